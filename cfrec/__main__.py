@@ -1,0 +1,7 @@
+"""`python -m cfrec`."""
+
+import sys
+
+from cfrec.cli import main
+
+sys.exit(main())

@@ -1,0 +1,149 @@
+"""`python -m cfrec …`: the arguments. What each command does is in `commands`."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import NoReturn
+
+from cfrec import commands
+from cfrec.config import DEFAULT_PRESET, LIMITS, SCHEDULES, TrainConfig
+from cfrec.datasets import DATASETS
+from cfrec.errors import CfrecError
+
+_DESCRIPTION = "Train a movie recommender and see what it learned. Start with:  python -m cfrec similar snow white"
+_SETTING_FLAGS = [f for f in fields(TrainConfig) if f.name in LIMITS]  # each number of TrainConfig is a flag
+
+
+class _Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        print(f"{self.prog}: {message}. See: {self.prog} --help", file=sys.stderr)
+        sys.exit(2)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit code: 0, 2 with one line on stderr, or 130 when interrupted."""
+    args = build_parser().parse_args(argv)
+    logging.basicConfig(level=logging.INFO if args.verbose else logging.ERROR, format="%(message)s", stream=sys.stderr)
+    try:
+        args.run(args)
+        sys.stdout.flush()
+    except CfrecError as error:
+        print(f"cfrec: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("cfrec: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of a pipe, such as head, has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    parser = _Parser(prog="python -m cfrec", description=_DESCRIPTION)
+    parser.set_defaults(verbose=False)
+    commands_ = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for add in (_add_data, _add_train, _add_evaluate, _add_views, _add_recommend, _add_models, _add_export):
+        add(commands_)
+    return parser
+
+
+_Commands = argparse._SubParsersAction  # the type that add_subparsers returns has no public name
+
+
+def _command(commands_: _Commands[_Parser], name: str, run: commands.Command, text: str) -> _Parser:
+    parser = commands_.add_parser(name, help=text, description=text)
+    parser.set_defaults(run=run)
+    parser.add_argument("--json", action="store_true", help="print one JSON document and nothing else")
+    parser.add_argument("-v", "--verbose", action="store_true", help="say more on stderr")
+    return parser
+
+
+def _add_ratings_source(parser: argparse.ArgumentParser) -> None:
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--dataset", choices=list(DATASETS), help="a MovieLens release, downloaded once (default: ml-100k)")
+    source.add_argument("--ratings", metavar="FILE", help="your own CSV, TSV, zip or folder with user, movie and rating")
+    parser.add_argument("--movies", metavar="FILE", help="a second file with movie ids, titles and genres")
+    parser.add_argument("--drop-bad-rows", action="store_true", help="drop and count bad rows instead of stopping at the first")
+
+
+def _add_data(commands_: _Commands[_Parser]) -> None:
+    parser = _command(commands_, "data", commands.data, "List the data sets, or make one present and summarise it.")
+    parser.add_argument("name", nargs="?", metavar="NAME", help="a data set, such as ml-100k")
+
+
+def _add_train(commands_: _Commands[_Parser]) -> None:
+    parser = _command(
+        commands_, "train", commands.train_model, "Train a model. Ctrl-C stops it and keeps the best so far; press it again to give up."
+    )
+    _add_ratings_source(parser)
+    parser.add_argument("--preset", choices=TrainConfig.preset_names(), help=f"settings to start from (default: {DEFAULT_PRESET})")
+    parser.add_argument("--out", metavar="FOLDER", help="where to store the model, such as models/mine")
+    parser.add_argument("--resumable", action="store_true", help="store what is needed to resume the run (a stopped run always does)")
+    parser.add_argument("--resume", metavar="FOLDER", help="go on with a stored run, with its settings")
+    parser.add_argument("--valid-fraction", type=float, default=0.2, metavar="SHARE", help="share of ratings held out (default: 0.2)")
+    parser.add_argument("--split-seed", type=int, default=42, metavar="N", help="which ratings are held out (default: 42)")
+    parser.add_argument("--device", metavar="NAME", help="auto, cpu, cuda, cuda:1 or mps (default: auto)")
+    parser.add_argument("--schedule", choices=SCHEDULES, help="how the learning rate changes")
+    for field in _SETTING_FLAGS:
+        low, high = LIMITS[field.name]
+        kind = int if field.type == "int" else float
+        parser.add_argument("--" + field.name.replace("_", "-"), type=kind, metavar="N", help=f"{low:g} to {high:g}")
+    parser.epilog = "Settings left out come from the preset; what each means is in cfrec/config.py."
+
+
+def _add_evaluate(commands_: _Commands[_Parser]) -> None:
+    text = "Measure a model on its held-out ratings, or train its recipe afresh on folds."
+    parser = _command(commands_, "evaluate", commands.evaluate_model, text)
+    parser.add_argument("model", metavar="MODEL", help="a stored model, such as models/ml-100k; or, with --folds, a preset's name")
+    _add_ratings_source(parser)
+    parser.add_argument("--folds", type=int, metavar="N", help="cross-validate on N folds")
+
+
+def _add_views(commands_: _Commands[_Parser]) -> None:
+    biases = _command(commands_, "biases", commands.biases, "The best and the worst movies by learned bias.")
+    project = _command(commands_, "project", commands.project, "Movies on the principal components of their factors.")
+    project.add_argument("--components", type=int, default=3, metavar="N", help="how many (default: 3)")
+    similar = _command(commands_, "similar", commands.similar, "Movies like a movie.")
+    similar.add_argument("title", nargs="+", metavar="TITLE", help="a title, or part of one, or a movie id")
+    similar.add_argument("--genre", help="only of this genre")
+    similar.add_argument("--years", nargs=2, type=int, metavar=("FIRST", "LAST"), help="only from these years")
+    search = _command(commands_, "search", commands.search, "Find movies by title; typos, articles and accents do not matter.")
+    search.add_argument("text", nargs="+", metavar="TEXT")
+    for parser, default in ((biases, 5), (project, 10), (similar, 5), (search, 10)):
+        _add_model(parser, default)
+        if parser is not search:
+            parser.add_argument("--min-ratings", type=int, default=0, metavar="N", help="only movies with at least N ratings (default: 0)")
+
+
+def _add_model(parser: argparse.ArgumentParser, k: int) -> None:
+    parser.add_argument(
+        "--model", default=commands.SHIPPED_MODEL, metavar="FOLDER", help=f"a stored model (default: {commands.SHIPPED_MODEL})"
+    )
+    parser.add_argument("-k", type=int, default=k, metavar="N", help=f"how many movies (default: {k})")
+
+
+def _add_recommend(commands_: _Commands[_Parser]) -> None:
+    parser = _command(commands_, "recommend", commands.recommend_movies, "Movies for someone who rated a few, with the reasons.")
+    parser.add_argument("--rate", action="append", required=True, metavar="TITLE=STARS", help='your rating, such as "Fargo=4.5"; repeat it')
+    parser.add_argument("--min-ratings", type=int, default=20, metavar="N", help="only movies with at least N ratings (default: 20)")
+    _add_model(parser, 10)
+
+
+def _add_models(commands_: _Commands[_Parser]) -> None:
+    parser = _command(commands_, "models", commands.models, "List the stored models.")
+    parser.add_argument("folder", nargs="?", default="models", metavar="FOLDER", help="where they are (default: models)")
+
+
+def _add_export(commands_: _Commands[_Parser]) -> None:
+    parser = _command(commands_, "export", commands.export, "Write a model for other programs.")
+    parser.add_argument("model", metavar="MODEL", help="a stored model, such as models/ml-100k")
+    parser.add_argument("--format", required=True, choices=["csv", "projector", "html"], help="tables; the Embedding Projector; a 3D map")
+    parser.add_argument("folder", metavar="DIR", help="where to write the files")

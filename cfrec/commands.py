@@ -1,0 +1,295 @@
+"""What each command of the command line does."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from argparse import Namespace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from cfrec import datasets, evaluation, explore, storage
+from cfrec import export as export_
+from cfrec import search as search_
+from cfrec.config import TrainConfig
+from cfrec.console import download_progress, epoch_progress, print_json, print_table, records, show
+from cfrec.errors import ConfigError, DataError, ModelError
+from cfrec.ratings import Ratings
+from cfrec.readers import load_dataset, read_ratings
+from cfrec.recommend import recommend
+from cfrec.trained import TrainedModel
+from cfrec.training import train
+
+Command = Callable[[Namespace], None]
+SHIPPED_MODEL = "models/ml-100k"
+
+
+def _load_model(name: str) -> TrainedModel:
+    """A model by folder, or by its name in models/."""
+    in_models = Path("models", name)
+    return storage.load_model(in_models if not Path(name).exists() and in_models.exists() else name)
+
+
+def _fetch(name: str) -> Ratings:
+    if datasets.find_local(name) is None:
+        dataset = datasets.get_dataset(name)
+        show(f"Fetching {dataset.title} ({dataset.size / 1e6:.0f} MB) into {datasets.data_home()}.")
+        show(f"{dataset.licence}\nCite: {dataset.citation}")
+    with download_progress(name) as on_progress:
+        return load_dataset(name, on_progress=on_progress)
+
+
+def _ratings(args: Namespace) -> Ratings:
+    if not args.ratings:
+        if args.movies:
+            raise ConfigError("--movies goes with --ratings: a MovieLens release has its own movies.")
+        return _fetch(args.dataset or "ml-100k")
+    ratings = read_ratings(args.ratings, args.movies, drop_bad=args.drop_bad_rows)
+    report = ratings.report
+    if report.n_dropped or report.n_duplicates:
+        show(f"Of {report.n_rows:,} rows {report.n_used:,} are used; {report.n_duplicates:,} rated again, {report.n_dropped:,} bad.")
+        for reason, count in report.reasons.items():
+            show(f"  {count} x {reason}")
+    return ratings
+
+
+def data(args: Namespace) -> None:
+    """List the data sets, or make one present and summarise it."""
+    if not args.name:
+        rows = [asdict(d) | {"url": d.url, "present": datasets.find_local(d.name) is not None} for d in datasets.DATASETS.values()]
+        if args.json:
+            print_json(rows)
+            return
+        table = pd.DataFrame(rows)
+        table["MB"] = (table["size"] / 1e6).round().astype(int)
+        print_table(table[["name", "year", "n_ratings", "n_users", "n_movies", "MB", "present"]])
+        for licence, names in table.groupby("licence", sort=False)["name"]:
+            print(f"\n{', '.join(names)}: {licence}")
+        print(f"\nCite: {datasets.CITATION}")
+        return
+    ratings = _fetch(args.name)
+    summary = {
+        "name": args.name,
+        "title": ratings.source.title,
+        "n_ratings": len(ratings),
+        "n_users": ratings.n_users,
+        "n_movies": ratings.n_movies,
+    }
+    summary |= {"mean_rating": round(float(ratings.rating.mean()), 4), "scale": list(ratings.scale)}
+    values, counts = np.unique(ratings.rating, return_counts=True)
+    summary["histogram"] = {f"{value:g}": int(count) for value, count in zip(values, counts, strict=True)}
+    most_rated = ratings.most_rated(20)[["movie_id", "title", "n_ratings", "mean_rating"]]
+    if args.json:
+        print_json(summary | {"licence": ratings.source.licence, "citation": ratings.source.citation, "most_rated": records(most_rated)})
+        return
+    print(f"{ratings.source.title}: {len(ratings):,} ratings by {ratings.n_users:,} users of {ratings.n_movies:,} movies")
+    print(f"Stars: {ratings.rating.mean():.2f} on average")
+    for stars, count in summary["histogram"].items():
+        print(f"{stars:>4} {'#' * round(60 * count / counts.max()):60} {count:,}")
+    print_table(most_rated)
+    print(f"\n{ratings.source.licence}\nCite: {ratings.source.citation}")
+
+
+def _config(args: Namespace, base: TrainConfig | None) -> TrainConfig:
+    """The preset, or the settings of a run that is resumed, with what the arguments change."""
+    names = [name for name in TrainConfig().to_dict() if getattr(args, name, None) is not None]
+    changes = {name: getattr(args, name) for name in names}
+    if base is None:
+        return TrainConfig.preset(args.preset or TrainConfig().recipe, **changes)
+    return replace(base, **changes)
+
+
+@contextmanager
+def _stop_on_interrupt() -> Iterator[threading.Event]:
+    """An event that the first Ctrl-C, or SIGTERM, sets; the second Ctrl-C interrupts as usual."""
+    stop = threading.Event()
+
+    def on_signal(*_: object) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+        show("Stopping: the best so far is kept.")
+
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may handle signals
+        yield stop
+        return
+    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def train_model(args: Namespace) -> None:
+    """Train a model and store it."""
+    started = time.perf_counter()
+    resumed = _load_model(args.resume) if args.resume else None
+    config = _config(args, resumed.config if resumed else None)
+    fraction, seed = resumed.split if resumed and resumed.split else (args.valid_fraction, args.split_seed)
+    part, valid = _ratings(args).split(fraction, seed)
+    with epoch_progress(config.epochs) as on_epoch, _stop_on_interrupt() as stop:
+        trained = train(part, valid, config, on_epoch=on_epoch, stop=stop, resume=resumed)
+    trained = replace(trained, split=(fraction, seed))
+    if trained.outcome == "diverged" and not trained.history:
+        raise ConfigError(trained.advice)
+    if trained.advice:
+        show(trained.advice)
+    out = args.out or args.resume
+    if out:
+        storage.save_model(trained, out, resumable=args.resumable or trained.outcome == "stopped")
+    result = _training_result(trained, time.perf_counter() - started) | {"out": out}
+    if args.json:
+        print_json(result)
+        return
+    errors = "RMSE {rmse:.3f}, MSE {mse:.4f}, MAE {mae:.3f}".format_map(trained.metrics)
+    print(f"{trained.outcome}: epoch {trained.best_epoch} of {len(trained.history)} is the best; on held-out ratings {errors} stars.")
+    print(f"Fit in {trained.fit_seconds:.1f} s on {trained.device}.")
+    print(f"Stored in {out}. See: python -m cfrec biases --model {out}" if out else "Not stored: give --out models/NAME to keep it.")
+
+
+def _training_result(trained: TrainedModel, seconds: float) -> dict[str, Any]:
+    return {
+        **trained.metrics,
+        "epochs": len(trained.history),
+        "best_epoch": trained.best_epoch,
+        "outcome": trained.outcome,
+        "fit_seconds": round(trained.fit_seconds, 3),
+        "seconds": round(seconds, 3),
+        "device": trained.device,
+        "n_parameters": trained.n_parameters,
+        "n_train": trained.n_train,
+        "n_valid": trained.n_valid,
+        "config": trained.config.to_dict(),
+        "history": [asdict(m) for m in trained.history],
+    }
+
+
+def evaluate_model(args: Namespace) -> None:
+    """Measure a model on its held-out ratings, or its recipe on folds."""
+    if not args.folds:
+        trained = _load_model(args.model)
+        errors = evaluation.evaluate(trained, _ratings(args))
+        result: dict[str, Any] = {"model": args.model, **errors, "n_valid": trained.n_valid}
+    else:
+        config = TrainConfig.preset(args.model) if args.model in TrainConfig.preset_names() else _load_model(args.model).config
+        folds = evaluation.cross_validate(
+            _ratings(args),
+            config,
+            args.folds,
+            on_fold=lambda n, e: show(f"fold {n}/{args.folds}: RMSE {e['rmse']:.4f}, MSE {e['mse']:.4f}"),
+        )
+        means = {name: float(np.mean([fold[name] for fold in folds])) for name in folds[0]}
+        result = {"model": args.model, **means, "folds": folds}
+    if args.json:
+        print_json(result)
+    else:
+        print("  ".join(f"{name} {result[name]:.4f}" for name in ("rmse", "mse", "mae") if name in result))
+
+
+def _print(args: Namespace, table: pd.DataFrame, **more: object) -> None:
+    """A table, or JSON: its rows alone, or beside what else there is to say."""
+    if args.json:
+        print_json({**more, "movies": records(table)} if more else records(table))
+    else:
+        print_table(table)
+
+
+def biases(args: Namespace) -> None:
+    """The best and the worst movies by bias."""
+    table = explore.movie_biases(_load_model(args.model), min_ratings=args.min_ratings)
+    if args.json:
+        print_json({"best": records(table.head(args.k)), "worst": records(table.tail(args.k)[::-1])})
+        return
+    print("Best")
+    print_table(table.head(args.k))
+    print("\nWorst")
+    print_table(table.tail(args.k)[::-1])
+
+
+def project(args: Namespace) -> None:
+    """The most rated movies on the map."""
+    trained = _load_model(args.model)
+    places = explore.project_factors(trained, args.components, min_ratings=args.min_ratings)
+    shares = places.attrs["explained_variance_ratio"]
+    counts = trained.movies.set_index("movie_id")["n_ratings"]
+    most_rated = counts.loc[places["movie_id"]].reset_index(drop=True).nlargest(args.k).index
+    _print(args, places.loc[most_rated], explained_variance_ratio=shares)
+    if not args.json:
+        print("\nShare of variation: " + ", ".join(f"{name} {share:.1%}" for name, share in zip(places.columns[2:], shares, strict=True)))
+
+
+def similar(args: Namespace) -> None:
+    """Movies like a movie."""
+    trained = _load_model(args.model)
+    movie_id = search_.find_movie(trained, " ".join(args.title))
+    title = trained.movies["title"][trained.movie_row(movie_id)]
+    table = explore.similar_movies(trained, movie_id, args.k, args.min_ratings, genre=args.genre, years=args.years and tuple(args.years))
+    if not args.json:
+        print(
+            f"Like {title}"
+            if len(table)
+            else f"Nothing like {title} was found: no movie passes the filters, or it has no ratings to learn from."
+        )
+    _print(args, table, query={"movie_id": movie_id, "title": title})
+
+
+def search(args: Namespace) -> None:
+    """Find movies by title."""
+    _print(args, search_.search_movies(_load_model(args.model), " ".join(args.text), args.k))
+
+
+def recommend_movies(args: Namespace) -> None:
+    """Movies for someone who rated a few."""
+    trained = _load_model(args.model)
+    stars = {}
+    for rate in args.rate:
+        title, _, value = rate.rpartition("=")
+        try:
+            stars[search_.find_movie(trained, title)] = float(value)
+        except ValueError:
+            raise DataError(f'--rate {rate!r} should be TITLE=STARS, such as "Fargo=4.5".') from None
+    if not args.json:
+        names = [f"{trained.movies['title'][trained.movie_row(m)]}: {v:g}" for m, v in stars.items()]
+        print(f"For someone who rated {'; '.join(names)}")
+    _print(args, recommend(trained, stars, args.k, min_ratings=args.min_ratings))
+
+
+def models(args: Namespace) -> None:
+    """List the stored models."""
+    rows = [_model_row(entry) for entry in storage.list_models(args.folder)]
+    if args.json:
+        print_json(rows)
+    elif rows:
+        print_table(pd.DataFrame(rows).drop(columns="path"))
+    else:
+        raise ModelError(f"There is no model in {args.folder}. Train one: python -m cfrec train --out {args.folder}/NAME")
+
+
+def _model_row(entry: storage.StoredModel) -> dict[str, Any]:
+    about = entry.manifest
+    return {
+        "name": entry.name,
+        "path": str(entry.path),
+        "data": about["dataset"]["title"] if about else "",
+        "recipe": about["config"]["recipe"] if about else "",
+        "rmse": about["metrics"]["rmse"] if about else None,
+        "created": about["created"] if about else "",
+        "problem": entry.problem,
+    }
+
+
+def export(args: Namespace) -> None:
+    """Write a model for other programs."""
+    paths = export_.export_model(_load_model(args.model), args.format, args.folder)
+    if args.json:
+        print_json([str(path) for path in paths])
+    else:
+        print("\n".join(f"Wrote {path}" for path in paths))

@@ -1,0 +1,29 @@
+"""The errors cfrec raises. Each message says what is wrong and what to do next."""
+
+
+class CfrecError(Exception):
+    """Base of every error that cfrec raises on purpose."""
+
+
+class DataError(CfrecError):
+    """A file of ratings or movies cannot be used as it is."""
+
+
+class DownloadError(CfrecError):
+    """A data set could not be had from any of its sources."""
+
+
+class ConfigError(CfrecError):
+    """A training setting is out of range, of the wrong type, or needs more memory than is free."""
+
+
+class DeviceError(CfrecError):
+    """The device asked for is not there."""
+
+
+class ModelError(CfrecError):
+    """A stored model is missing, damaged or from another version."""
+
+
+class NotFoundError(CfrecError):
+    """A movie, user or title is not in the model."""

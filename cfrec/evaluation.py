@@ -1,0 +1,56 @@
+"""How good a model or a recipe is, on ratings it was not trained on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+
+from cfrec.config import TrainConfig
+from cfrec.errors import DataError
+from cfrec.metrics import prediction_errors
+from cfrec.ratings import Ratings
+from cfrec.trained import TrainedModel
+from cfrec.training import train
+
+
+def evaluate(trained: TrainedModel, ratings: Ratings) -> dict[str, float]:
+    """Errors on the part of ``ratings`` that was held out when the model was trained.
+
+    Raises
+    ------
+    DataError
+        The model does not say what was held out, or these are not the ratings it was trained on.
+    """
+    if trained.split is None:
+        raise DataError("This model does not say which ratings were held out. Use --folds to train its recipe afresh on folds.")
+    if list(ratings.user_ids) != list(trained.user_ids) or list(ratings.movies["movie_id"]) != list(trained.movies["movie_id"]):
+        raise DataError("These ratings have other users or movies than the model's. Use --folds to train its recipe on them.")
+    fraction, seed = trained.split
+    valid = ratings.split(fraction, seed)[1]
+    return prediction_errors(trained.predict_rows(valid.user_idx, valid.movie_idx), valid.rating)
+
+
+def cross_validate(
+    ratings: Ratings,
+    config: TrainConfig,
+    n_folds: int = 5,
+    *,
+    on_fold: Callable[[int, Mapping[str, float]], object] | None = None,
+) -> list[Mapping[str, float]]:
+    """Train a recipe once per fold, each time without the fold it is tested on.
+
+    The last epoch is tested, not the best one: a fold must not choose its own model.
+
+    Returns
+    -------
+    list of dict
+        mse (stars squared) and rmse (stars) of each fold.
+    """
+    folds: list[Mapping[str, float]] = []
+    for number, (part, held_out) in enumerate(ratings.folds(n_folds), 1):
+        mse = train(part, held_out, config).history[-1].valid_loss
+        errors = {"mse": mse, "rmse": math.sqrt(mse)}
+        folds.append(errors)
+        if on_fold:
+            on_fold(number, errors)
+    return folds

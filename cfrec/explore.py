@@ -1,0 +1,165 @@
+"""What a trained model has learned: biases, a map by PCA, similar movies, predictions. NumPy in, DataFrames out; no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from cfrec.errors import ConfigError
+from cfrec.ratings import FloatArray
+from cfrec.trained import TrainedModel
+
+Mask = npt.NDArray[np.bool_]
+
+
+def movie_biases(trained: TrainedModel, *, min_ratings: int = 0) -> pd.DataFrame:
+    """Movies by learned bias, best first: how good each is in itself, whoever rates it.
+
+    Parameters
+    ----------
+    min_ratings : int
+        Leave out movies with fewer ratings.
+
+    Returns
+    -------
+    DataFrame
+        movie_id, title, bias (in units of the score before the sigmoid), mean_rating (stars), n_ratings, genres.
+    """
+    table = trained.movies[["movie_id", "title"]].assign(bias=trained.movie_bias, **trained.movies[["mean_rating", "n_ratings", "genres"]])
+    table = table[table["n_ratings"] >= min_ratings]
+    return table.sort_values("bias", ascending=False, kind="stable").reset_index(drop=True)
+
+
+def project_factors(trained: TrainedModel, n_components: int = 3, *, min_ratings: int = 0) -> pd.DataFrame:
+    """Movie factors on their principal components: a map of movies.
+
+    Parameters
+    ----------
+    n_components : int
+        At most the number of factors, and of movies.
+    min_ratings : int
+        Fit and show only movies with at least as many ratings.
+
+    Returns
+    -------
+    DataFrame
+        movie_id, title, then x, y, z, pc4, … in the order of the variation they explain; ``.attrs["explained_variance_ratio"]``
+        is the list of their shares. In each component the factor with the largest weight counts positive, so that
+        the same model always gives the same map.
+
+    Raises
+    ------
+    ConfigError
+        More components than factors or movies.
+    """
+    from sklearn.decomposition import PCA
+
+    shown = (trained.movies["n_ratings"] >= min_ratings).to_numpy()
+    factors = trained.movie_factors[shown].astype(np.float64)
+    if not 1 <= n_components <= min(factors.shape):
+        raise ConfigError(f"{n_components} components cannot be had from {factors.shape[0]} movies with {factors.shape[1]} factors.")
+    if np.ptp(factors, axis=0).any():
+        pca = PCA(n_components, svd_solver="full")
+        places = pca.fit_transform(factors)
+        largest = np.abs(pca.components_).argmax(axis=1)
+        places = places * np.sign(pca.components_[np.arange(n_components), largest])
+        shares = pca.explained_variance_ratio_.tolist()
+    else:  # all movies alike: nothing to explain
+        places, shares = np.zeros((len(factors), n_components)), [0.0] * n_components
+    names = ["x", "y", "z", *(f"pc{k}" for k in range(4, n_components + 1))][:n_components]
+    table = trained.movies.loc[shown, ["movie_id", "title"]].reset_index(drop=True)
+    table[names] = places
+    table.attrs["explained_variance_ratio"] = shares
+    return table
+
+
+def similar_movies(
+    trained: TrainedModel,
+    movie_id: object,
+    k: int = 5,
+    min_ratings: int = 0,
+    *,
+    genre: str | None = None,
+    years: tuple[int, int] | None = None,
+) -> pd.DataFrame:
+    """The movies whose factors point most nearly the same way.
+
+    ``similarity = q_a . q_b / (|q_a| |q_b|)``
+
+    Parameters
+    ----------
+    movie_id
+        The data set's own id.
+    k : int
+        How many, at most.
+    min_ratings, genre, years
+        Only movies with at least as many ratings, of that genre, from the first to the last of two years inclusive.
+
+    Returns
+    -------
+    DataFrame
+        movie_id, title, similarity (cosine, -1 to 1), n_ratings; most similar first, without the movie itself.
+        Empty if nothing was learned of the movie (no training ratings: its factors are zero).
+
+    Raises
+    ------
+    NotFoundError
+        No such movie.
+    """
+    row = trained.movie_row(movie_id)
+    similarity, known = _cosine(trained.movie_factors, row)
+    allowed = known & _filter(trained.movies, min_ratings, genre, years)
+    allowed[row] = False
+    rows = np.flatnonzero(allowed)
+    rows = rows[np.argsort(-similarity[rows], kind="stable")[:k]]
+    table = trained.movies.loc[rows, ["movie_id", "title", "n_ratings"]].reset_index(drop=True)
+    table.insert(2, "similarity", similarity[rows])
+    return table
+
+
+def _cosine(factors: FloatArray, row: int) -> tuple[FloatArray, Mask]:
+    """Cosine of each row with one of them, and where both are not zero."""
+    lengths = np.linalg.norm(factors, axis=1)
+    known = (lengths > 0) & (lengths[row] > 0)
+    similarity = factors @ factors[row] / np.where(known, lengths * lengths[row], 1)
+    return similarity.clip(-1, 1), known
+
+
+def _filter(movies: pd.DataFrame, min_ratings: int, genre: str | None, years: tuple[int, int] | None) -> Mask:
+    allowed = (movies["n_ratings"] >= min_ratings).to_numpy(copy=True)
+    if genre:
+        wanted = genre.casefold()
+        allowed &= np.array([wanted in genres.casefold().split("|") for genres in movies["genres"]], bool)
+    if years:
+        allowed &= movies["year"].between(*years).fillna(False).to_numpy(bool)
+    return allowed
+
+
+def predict_ratings(trained: TrainedModel, user_ids: Sequence[object], movie_ids: Sequence[object]) -> FloatArray:
+    """Predicted stars for pairs of ids.
+
+    Parameters
+    ----------
+    user_ids, movie_ids : sequences of one length (n,)
+        The data set's own ids.
+
+    Returns
+    -------
+    float32 array (n,)
+        On the ratings' scale.
+
+    Raises
+    ------
+    ConfigError
+        The sequences differ in length.
+    NotFoundError
+        No such user or movie.
+    """
+    if len(user_ids) != len(movie_ids):
+        raise ConfigError(f"{len(user_ids)} users and {len(movie_ids)} movies do not make pairs.")
+    users = np.array([trained.user_row(u) for u in user_ids], np.int32)
+    movies = np.array([trained.movie_row(m) for m in movie_ids], np.int32)
+    return trained.predict_rows(users, movies)

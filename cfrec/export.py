@@ -1,0 +1,99 @@
+"""What a model has learned, in files for other programs: CSV, the Embedding Projector's TSV, or a map as one HTML page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+
+from cfrec.errors import CfrecError, ConfigError
+from cfrec.explore import project_factors
+from cfrec.plots import factor_map
+from cfrec.trained import TrainedModel
+
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+_N_ON_MAP = 500  # of the most rated movies: more would hide one another
+
+
+def export_model(trained: TrainedModel, file_format: str, folder: str | Path) -> list[Path]:
+    """Write a model for other programs.
+
+    Parameters
+    ----------
+    file_format : str
+        ``csv``: movies.csv, movie_factors.csv, users.csv, user_factors.csv.
+        ``projector``: vectors.tsv and metadata.tsv for the Embedding Projector (https://projector.tensorflow.org).
+        ``html``: map.html, a 3D map of movies that needs no network.
+    folder : path
+        Is created; files of those names in it are replaced.
+
+    Returns
+    -------
+    list of Path
+        The files written.
+
+    Raises
+    ------
+    ConfigError
+        An unknown format.
+    CfrecError
+        The folder cannot be written.
+    """
+    if file_format not in _WRITERS:
+        raise ConfigError(f"There is no export format {file_format!r}. Known: {', '.join(_WRITERS)}.")
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return _WRITERS[file_format](trained, folder)
+    except OSError as error:
+        raise CfrecError(f"Could not write to {folder}: {error.strerror or error}. Choose another folder.") from error
+
+
+def spreadsheet_safe(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with an apostrophe before any text that a spreadsheet would run as a formula."""
+    safe = table.copy()
+    for column in safe.select_dtypes(["object", "string"]):
+        text = safe[column].astype(str)
+        safe[column] = text.where(~text.str.startswith(_FORMULA_STARTS), "'" + text)
+    return safe
+
+
+def _movies(trained: TrainedModel) -> pd.DataFrame:
+    return trained.movies.drop(columns="raw_title").assign(bias=trained.movie_bias)
+
+
+def _write_csv(trained: TrainedModel, folder: Path) -> list[Path]:
+    users = pd.DataFrame({"user_id": trained.user_ids, "bias": trained.user_bias})
+    factor_names = [f"factor_{k}" for k in range(1, trained.n_factors + 1)]
+    tables = {
+        "movies.csv": _movies(trained),
+        "movie_factors.csv": pd.DataFrame(trained.movie_factors, columns=factor_names).assign(movie_id=trained.movies["movie_id"]),
+        "users.csv": users,
+        "user_factors.csv": pd.DataFrame(trained.user_factors, columns=factor_names).assign(user_id=trained.user_ids),
+    }
+    for name, table in tables.items():
+        spreadsheet_safe(table).to_csv(folder / name, index=False)
+    return [folder / name for name in tables]
+
+
+def _write_projector(trained: TrainedModel, folder: Path) -> list[Path]:
+    vectors, metadata = folder / "vectors.tsv", folder / "metadata.tsv"
+    pd.DataFrame(trained.movie_factors).to_csv(vectors, sep="\t", header=False, index=False)
+    table = _movies(trained)[["title", "movie_id", "year", "genres", "n_ratings", "mean_rating", "bias"]]
+    spreadsheet_safe(table).replace(r"[\t\r\n]", " ", regex=True).to_csv(metadata, sep="\t", index=False)
+    return [vectors, metadata]
+
+
+def _write_html(trained: TrainedModel, folder: Path) -> list[Path]:
+    most_rated = trained.movies.nlargest(_N_ON_MAP, "n_ratings").index
+    places = project_factors(trained)
+    shown = places.loc[most_rated]
+    shown.attrs = places.attrs
+    figure = factor_map(shown, pd.Series(trained.movie_bias).loc[most_rated])
+    path = folder / "map.html"
+    figure.write_html(path, include_plotlyjs=True, full_html=True)
+    return [path]
+
+
+_WRITERS: dict[str, Callable[[TrainedModel, Path], list[Path]]] = {"csv": _write_csv, "projector": _write_projector, "html": _write_html}

@@ -1,0 +1,33 @@
+"""How far predictions miss: pure functions on arrays."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.floating]
+
+
+def prediction_errors(predicted: Array, actual: Array) -> dict[str, float]:
+    """Mean squared error (stars squared), its root and the mean absolute error (stars).
+
+    Parameters
+    ----------
+    predicted, actual : float array (n,)
+        In stars.
+
+    Returns
+    -------
+    dict
+        ``{"mse": mean((p - a)^2), "rmse": sqrt(mse), "mae": mean(|p - a|)}``
+
+    Raises
+    ------
+    ValueError
+        The arrays differ in shape or are empty.
+    """
+    if predicted.shape != actual.shape or predicted.size == 0:
+        raise ValueError(f"predicted {predicted.shape} and actual {actual.shape} must be of one shape and not empty")
+    miss = predicted.astype(np.float64) - actual
+    mse = float(np.mean(miss**2))
+    return {"mse": mse, "rmse": float(np.sqrt(mse)), "mae": float(np.mean(np.abs(miss)))}

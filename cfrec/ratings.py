@@ -1,0 +1,217 @@
+"""Ratings: who rated what how, in compact arrays, with the table of movies beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from cfrec.errors import DataError
+from cfrec.titles import parse_title
+
+IntArray = npt.NDArray[np.int32]
+FloatArray = npt.NDArray[np.float32]
+Ids = npt.NDArray[np.int64] | npt.NDArray[np.object_]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where ratings come from: what a model trained on them must say about its data."""
+
+    name: str
+    title: str
+    licence: str = ""
+    citation: str = ""
+
+
+@dataclass(frozen=True)
+class ReadReport:
+    """What became of every row read: ``n_rows == n_used + n_dropped + n_duplicates``."""
+
+    n_rows: int
+    n_used: int
+    n_dropped: int = 0
+    n_duplicates: int = 0
+    reasons: Mapping[str, int] = field(default_factory=dict)  # rule -> rows dropped for it
+
+
+@dataclass(frozen=True, eq=False)
+class Ratings:
+    """Who rated what how. Immutable; parts of it share the tables.
+
+    Attributes
+    ----------
+    user_idx, movie_idx : int32 array (n_ratings,)
+        Rows of ``user_ids`` and of ``movies``.
+    rating : float32 array (n_ratings,)
+        In stars.
+    user_ids : int64 or object array (n_users,)
+        The data set's own ids.
+    movies : DataFrame (n_movies rows, row = movie_idx)
+        movie_id, title, raw_title, year, genres (joined by ``|``), n_ratings, mean_rating.
+    timestamp : int64 array (n_ratings,) or None
+        Seconds since 1970.
+    scale : (lowest, highest, step)
+        Found from the data, in stars.
+    """
+
+    user_idx: IntArray
+    movie_idx: IntArray
+    rating: FloatArray
+    user_ids: Ids
+    movies: pd.DataFrame
+    timestamp: npt.NDArray[np.int64] | None
+    scale: tuple[float, float, float]
+    source: Source
+    report: ReadReport
+
+    def __len__(self) -> int:
+        return len(self.rating)
+
+    @property
+    def n_users(self) -> int:
+        """Number of distinct users."""
+        return len(self.user_ids)
+
+    @property
+    def n_movies(self) -> int:
+        """Number of distinct movies."""
+        return len(self.movies)
+
+    def most_rated(self, k: int = 20) -> pd.DataFrame:
+        """The k movies with the most ratings, most first."""
+        return self.movies.nlargest(k, "n_ratings", keep="first").reset_index(drop=True)
+
+    def split(self, valid_fraction: float = 0.2, seed: int = 42) -> tuple[Ratings, Ratings]:
+        """Split at random into a training and a validation part.
+
+        Equal to scikit-learn's ``train_test_split(rows, test_size=valid_fraction, random_state=seed)``
+        over the rows in file order.
+
+        Raises
+        ------
+        DataError
+            A part would be empty.
+        """
+        if not 0 < valid_fraction < 1:
+            raise DataError(f"valid_fraction must lie between 0 and 1, not {valid_fraction}.")
+        n_valid = int(np.ceil(valid_fraction * len(self)))
+        if not 0 < n_valid < len(self):
+            raise DataError(f"{len(self)} ratings are too few to set {valid_fraction:.0%} of them aside; two are the least.")
+        rows = np.random.RandomState(seed).permutation(len(self))
+        return self.take(rows[n_valid:]), self.take(rows[:n_valid])
+
+    def folds(self, n_folds: int = 5, seed: int = 42) -> Iterator[tuple[Ratings, Ratings]]:
+        """Yield ``n_folds`` pairs (train, valid); each rating is in exactly one validation part."""
+        if not 2 <= n_folds <= len(self):
+            raise DataError(f"The number of folds must lie between 2 and the {len(self)} ratings, not be {n_folds}.")
+        parts = np.array_split(np.random.RandomState(seed).permutation(len(self)), n_folds)
+        for k, part in enumerate(parts):
+            yield self.take(np.concatenate(parts[:k] + parts[k + 1 :])), self.take(part)
+
+    def take(self, rows: npt.NDArray[np.intp]) -> Ratings:
+        """The ratings in these rows, over the same users and movies."""
+        return replace(
+            self,
+            user_idx=self.user_idx[rows],
+            movie_idx=self.movie_idx[rows],
+            rating=self.rating[rows],
+            timestamp=None if self.timestamp is None else self.timestamp[rows],
+        )
+
+
+def build_ratings(
+    user_id: Ids,
+    movie_id: Ids,
+    rating: npt.NDArray[np.floating],
+    *,
+    timestamp: npt.NDArray[np.int64] | None = None,
+    movies: Mapping[object, tuple[str, str]] | None = None,
+    source: Source | None = None,
+    n_dropped: int = 0,
+    reasons: Mapping[str, int] | None = None,
+) -> Ratings:
+    """Index ratings given by the data set's own ids, in file order.
+
+    Parameters
+    ----------
+    user_id, movie_id : int64 or object array (n_rows,)
+    rating : float array (n_rows,)
+        In stars; finite.
+    timestamp : int64 array (n_rows,), optional
+    movies : mapping movie_id -> (raw title, genres joined by ``|``), optional
+        Movies without an entry are named after their id.
+
+    Raises
+    ------
+    DataError
+        There are no ratings, or the columns differ in length.
+    """
+    n_rows = len(rating)
+    if n_rows == 0:
+        raise DataError("There is no rating in the data. It needs rows of user, movie and rating.")
+    if not n_rows == len(user_id) == len(movie_id):
+        raise DataError("The columns user, movie and rating differ in length.")
+    user_ids, user_idx = _index(user_id)
+    movie_ids, movie_idx = _index(movie_id)
+    kept = _latest(user_idx, movie_idx, len(movie_ids), timestamp)
+    user_idx, movie_idx, stars = user_idx[kept], movie_idx[kept], rating[kept].astype(np.float32)
+    report = ReadReport(n_rows + n_dropped, len(stars), n_dropped, n_rows - len(stars), reasons or {})
+    return Ratings(
+        user_idx=user_idx,
+        movie_idx=movie_idx,
+        rating=stars,
+        user_ids=user_ids,
+        movies=_movies_table(movie_ids, movie_idx, stars, movies or {}),
+        timestamp=None if timestamp is None else timestamp[kept],
+        scale=_scale(stars),
+        source=source or Source("ratings", "Ratings"),
+        report=report,
+    )
+
+
+def _index(ids: Ids) -> tuple[Ids, IntArray]:
+    """Distinct ids in ascending order, and the row of each rating's id among them."""
+    distinct: Ids
+    distinct, index = np.unique(ids, return_inverse=True)  # type: ignore[assignment]  # NumPy's types lose the dtype
+    return distinct, index.astype(np.int32)
+
+
+def _latest(
+    user_idx: IntArray, movie_idx: IntArray, n_movies: int, timestamp: npt.NDArray[np.int64] | None
+) -> slice | npt.NDArray[np.intp]:
+    """Rows to keep, in file order: of a user's several ratings of a movie the latest, by time, then by row."""
+    pair = user_idx.astype(np.int64) * n_movies + movie_idx
+    order = np.argsort(pair, kind="stable") if timestamp is None else np.lexsort((timestamp, pair))
+    ordered = pair[order]
+    last = np.append(ordered[1:] != ordered[:-1], True)
+    return slice(None) if last.all() else np.sort(order[last])
+
+
+def _movies_table(movie_ids: Ids, movie_idx: IntArray, rating: FloatArray, catalogue: Mapping[object, tuple[str, str]]) -> pd.DataFrame:
+    raw, genres = zip(*(catalogue.get(i, (str(i), "")) for i in movie_ids.tolist()), strict=True)
+    titles, years = zip(*map(parse_title, raw), strict=True)
+    counts = np.bincount(movie_idx, minlength=len(movie_ids))
+    return pd.DataFrame(
+        {
+            "movie_id": movie_ids,
+            "title": titles,
+            "raw_title": raw,
+            "year": pd.array(years, dtype="Int64"),
+            "genres": genres,
+            "n_ratings": counts,
+            "mean_rating": (np.bincount(movie_idx, rating, len(movie_ids)) / counts).astype(np.float32),
+        }
+    )
+
+
+def _scale(rating: FloatArray) -> tuple[float, float, float]:
+    """Lowest, highest and step of the scale; a continuous scale counts as ten steps, a single value as steps of one."""
+    values = np.unique(rating)
+    low, high = float(values[0]), float(values[-1])
+    if low == high:
+        return low, high, 1.0
+    return low, high, max(float(np.diff(values).min()), (high - low) / 10)

@@ -1,0 +1,102 @@
+"""A new visitor's stars -> user vector -> ranked movies, each with the parts its prediction adds up from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+
+from cfrec.errors import ConfigError
+from cfrec.ratings import FloatArray
+from cfrec.trained import TrainedModel
+
+_STEPS = 8  # Gauss-Newton converges in three or four
+_LEAST_L2 = 0.05  # for models trained without a penalty per rating: a few stars must not fix fifty numbers
+
+
+def fold_in(trained: TrainedModel, stars: Mapping[object, float]) -> tuple[FloatArray, float]:
+    """Factors and bias for a user the model was not trained on.
+
+    Minimises the training loss of this user's ratings with the movies held fixed, by Gauss-Newton steps, each a ridge
+    regression in closed form: with s the predicted stars, s' its slope and x = (q_m, 1),
+    ``(sum s'^2 x x^T + penalty) step = sum s' (r - s) x - penalty * (p, b)``.
+
+    Parameters
+    ----------
+    stars : mapping movie_id -> stars
+
+    Returns
+    -------
+    (factors, bias) : float32 array (n_factors,), float
+
+    Raises
+    ------
+    ConfigError
+        No stars, or some outside the model's scale.
+    NotFoundError
+        No such movie.
+    """
+    low, high, _ = trained.scale
+    if not stars:
+        raise ConfigError("Give at least one movie a rating.")
+    if bad := [value for value in stars.values() if not low <= value <= high]:
+        raise ConfigError(f"Stars must lie between {low:g} and {high:g}, not be {bad[0]:g}.")
+    rows = [trained.movie_row(movie_id) for movie_id in stars]
+    wanted = np.array(list(stars.values()), np.float64)
+    x = np.column_stack([trained.movie_factors[rows], np.ones(len(rows))]).astype(np.float64)
+    fixed = trained.movie_bias[rows].astype(np.float64) + trained.offset
+    penalty = _penalty(trained, len(rows))
+    bottom, top = trained.y_range
+    weights = np.zeros(x.shape[1])
+    for _ in range(_STEPS):
+        share = 1 / (1 + np.exp(-(fixed + x @ weights)))
+        slope = (top - bottom) * share * (1 - share)
+        design = slope[:, None] * x
+        miss = wanted - (bottom + (top - bottom) * share)
+        weights += np.linalg.solve(design.T @ design + np.diag(penalty), design.T @ miss - penalty * weights)
+    return weights[:-1].astype(np.float32), float(weights[-1])
+
+
+def _penalty(trained: TrainedModel, n: int) -> FloatArray:
+    """What training adds for a user with n ratings: one number a factor, and one for the bias."""
+    config = trained.config
+    per_rating = max(config.user_l2, _LEAST_L2) * (trained.n_train / trained.n_users / n) ** config.l2_exponent
+    penalty = np.full(trained.n_factors + 1, n * per_rating)
+    penalty[-1] = n * max(config.bias_l2, _LEAST_L2 / 10)
+    return penalty
+
+
+def recommend(trained: TrainedModel, stars: Mapping[object, float], k: int = 10, *, min_ratings: int = 0) -> pd.DataFrame:
+    """Movies a visitor would probably like, from a few stars.
+
+    Parameters
+    ----------
+    stars : mapping movie_id -> stars
+        The visitor's own ratings; these movies are not recommended again.
+    k : int
+        How many.
+    min_ratings : int
+        Only movies with at least as many ratings.
+
+    Returns
+    -------
+    DataFrame
+        movie_id, title, predicted (stars), and the parts that add up to it exactly, in stars: average (what anybody gives
+        anything), movie (how good it is in itself), visitor (how generous the visitor is), taste (how the two match).
+
+    Raises
+    ------
+    ConfigError, NotFoundError
+        As ``fold_in``.
+    """
+    factors, bias = fold_in(trained, stars)
+    offset = np.full(trained.n_movies, trained.offset, np.float32)
+    scores = np.cumsum([offset, trained.movie_bias, np.full_like(offset, bias), trained.movie_factors @ factors], axis=0, dtype=np.float32)
+    levels = trained.to_stars(scores).astype(np.float64)  # (4, n_movies): stars as each part joins
+    parts = np.diff(levels, axis=0, prepend=0)
+    table = trained.movies[["movie_id", "title", "n_ratings"]].assign(
+        predicted=levels[-1], average=parts[0], movie=parts[1], visitor=parts[2], taste=parts[3], score=scores[-1]
+    )
+    table = table[(table["n_ratings"] >= min_ratings) & ~table["movie_id"].isin(list(stars))]
+    return table.sort_values("score", ascending=False, kind="stable").head(k).drop(columns=["score", "n_ratings"]).reset_index(drop=True)

@@ -1,0 +1,151 @@
+"""What training gives: a TrainedModel of plain arrays, with its history and all that is known of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from cfrec.config import TrainConfig
+from cfrec.errors import NotFoundError
+from cfrec.ratings import FloatArray, Ids, IntArray, Source
+
+_CHUNK = 1 << 18  # ratings predicted at a time: bounds the memory for looked-up factors
+
+
+@dataclass(frozen=True)
+class EpochMetrics:
+    """What one epoch did. Losses are mean squared errors, in stars squared."""
+
+    epoch: int  # from 1
+    train_loss: float
+    valid_loss: float
+    learning_rate: float  # at the end of the epoch
+    seconds: float
+    ratings_per_second: float
+
+
+@dataclass(frozen=True)
+class TrainState:
+    """Where a run stood after its last whole epoch: enough to go on exactly as if it had never stopped."""
+
+    epoch: int
+    best_epoch: int
+    fingerprint: int  # of the training ratings
+    arrays: Mapping[str, npt.NDArray[Any]]  # the weights last.* and best.*, and Adam's adam.*
+
+
+@dataclass(frozen=True, eq=False)
+class TrainedModel:
+    """A trained network as read-only arrays. Shared by everyone who looks at it; replaced, never changed.
+
+    Attributes
+    ----------
+    user_factors, movie_factors : float32 array (n_users or n_movies, n_factors)
+    user_bias, movie_bias : float32 array (n_users or n_movies,)
+    offset : float
+        Constant added to every score before the sigmoid.
+    y_range, scale : stars
+        The sigmoid's (low, high); the ratings' (lowest, highest, step). Predictions are clipped to the ratings' scale.
+    user_ids, movies
+        As in Ratings; rows match the arrays.
+    outcome : str
+        ``completed``, ``early_stopped``, ``stopped`` or ``diverged``; ``advice`` says in words what to do about the last.
+    fit_seconds : float
+        The fit alone: data in memory to best weights.
+    split : (valid_fraction, seed) or None
+        How the held-out ratings were set apart, where the caller says so.
+    """
+
+    user_factors: FloatArray
+    user_bias: FloatArray
+    movie_factors: FloatArray
+    movie_bias: FloatArray
+    offset: float
+    y_range: tuple[float, float]
+    scale: tuple[float, float, float]
+    user_ids: Ids
+    movies: pd.DataFrame
+    source: Source
+    config: TrainConfig
+    history: list[EpochMetrics]
+    metrics: Mapping[str, float]
+    best_epoch: int
+    outcome: str
+    device: str
+    fit_seconds: float
+    n_train: int
+    n_valid: int
+    created: str
+    advice: str = ""
+    split: tuple[float, int] | None = None
+    state: TrainState | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        """Make the arrays read-only."""
+        for array in (self.user_factors, self.user_bias, self.movie_factors, self.movie_bias):
+            array.flags.writeable = False
+
+    @property
+    def n_users(self) -> int:
+        """Number of users."""
+        return len(self.user_bias)
+
+    @property
+    def n_movies(self) -> int:
+        """Number of movies."""
+        return len(self.movie_bias)
+
+    @property
+    def n_factors(self) -> int:
+        """Numbers learned for each user and movie besides the bias."""
+        return int(self.movie_factors.shape[1])
+
+    @property
+    def n_parameters(self) -> int:
+        """Numbers learned in all."""
+        return self.user_factors.size + self.user_bias.size + self.movie_factors.size + self.movie_bias.size
+
+    @cached_property
+    def _row_of_user(self) -> dict[object, int]:
+        return {user: row for row, user in enumerate(self.user_ids.tolist())}
+
+    @cached_property
+    def _row_of_movie(self) -> dict[object, int]:
+        return {movie: row for row, movie in enumerate(self.movies["movie_id"].tolist())}
+
+    def user_row(self, user_id: object) -> int:
+        """Row of a user id. Raises NotFoundError."""
+        return _find(self._row_of_user, user_id, "user")
+
+    def movie_row(self, movie_id: object) -> int:
+        """Row of a movie id. Raises NotFoundError."""
+        return _find(self._row_of_movie, movie_id, "movie")
+
+    def to_stars(self, score: FloatArray) -> FloatArray:
+        """Stars for scores (dot product plus biases plus offset), clipped to the ratings' scale."""
+        low, high = self.y_range
+        stars: FloatArray = np.float32(low) + np.float32(high - low) / (np.float32(1) + np.exp(-score))
+        return stars.clip(self.scale[0], self.scale[1])
+
+    def predict_rows(self, user_idx: IntArray, movie_idx: IntArray) -> FloatArray:
+        """Stars for pairs of rows; both int arrays (n,), returns float32 (n,)."""
+        stars = np.empty(len(user_idx), np.float32)
+        for start in range(0, len(user_idx), _CHUNK):
+            part = slice(start, start + _CHUNK)
+            u, m = user_idx[part], movie_idx[part]
+            dot = np.einsum("nk,nk->n", self.user_factors[u], self.movie_factors[m])
+            stars[part] = self.to_stars(dot + self.user_bias[u] + self.movie_bias[m] + np.float32(self.offset))
+        return stars
+
+
+def _find(rows: Mapping[object, int], wanted: object, kind: str) -> int:
+    key: object = wanted.item() if isinstance(wanted, np.generic) else wanted
+    if key not in rows:
+        raise NotFoundError(f"There is no {kind} with the id {key!r} in this model. It knows {len(rows):,} {kind}s.")
+    return rows[key]

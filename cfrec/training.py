@@ -1,0 +1,96 @@
+"""Train: check what is asked for, fit the network, and give a TrainedModel."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from datetime import UTC, datetime
+from threading import Event
+from typing import TYPE_CHECKING
+
+from cfrec.config import TrainConfig
+from cfrec.devices import choose_device
+from cfrec.errors import DataError
+from cfrec.metrics import prediction_errors
+from cfrec.ratings import Ratings
+from cfrec.trained import TrainedModel
+
+if TYPE_CHECKING:
+    from cfrec.adam import OnEpoch
+
+
+def train(
+    train: Ratings,
+    valid: Ratings,
+    config: TrainConfig | None = None,
+    *,
+    on_epoch: OnEpoch | None = None,
+    stop: Event | None = None,
+    pause: Event | None = None,
+    resume: TrainedModel | None = None,
+) -> TrainedModel:
+    """Train an EmbeddingNet and keep the weights of its best epoch on ``valid``.
+
+    Parameters
+    ----------
+    train, valid : Ratings
+        Two parts of one set of ratings, as ``Ratings.split`` gives.
+    config : TrainConfig, optional
+        The default preset where left out.
+    on_epoch : callable, optional
+        Called with an EpochMetrics after each epoch.
+    stop, pause : threading.Event, optional
+        Heeded before each batch. A stopped run returns the best so far, the unfinished epoch included.
+    resume : TrainedModel, optional
+        A run with a ``state``, from the same ratings, to go on with; only epochs, patience and device may differ.
+
+    Returns
+    -------
+    TrainedModel
+        ``outcome`` says how the run ended. A run that diverges ends with its last good weights, and advice.
+
+    Raises
+    ------
+    ConfigError, DeviceError, DataError
+        Too little memory, or a ``resume`` that does not fit; no such device; parts of different data sets.
+    """
+    config = config or TrainConfig()
+    if train.n_users != valid.n_users or train.n_movies != valid.n_movies:
+        raise DataError("The training and validation ratings are not parts of one data set: their users or movies differ.")
+    config.check_memory(train.n_users, train.n_movies, len(train) + len(valid))
+    device = choose_device(config.device)
+    from cfrec.adam import AdamRun, use_threads
+
+    with use_threads(config.n_threads):
+        started = time.perf_counter()
+        run = AdamRun(train, valid, config, device.name)
+        if resume:
+            run.restore(resume)
+        outcome, advice = run.fit(on_epoch or (lambda _: None), stop or Event(), pause or Event())
+        fit_seconds = time.perf_counter() - started
+        weights = run.best_weights()
+    trained = TrainedModel(
+        user_factors=weights["user_factors"],
+        user_bias=weights["user_bias"],
+        movie_factors=weights["movie_factors"],
+        movie_bias=weights["movie_bias"],
+        offset=float(run.net.offset),
+        y_range=run.net.y_range,
+        scale=train.scale,
+        user_ids=train.user_ids,
+        movies=train.movies,
+        source=train.source,
+        config=config,
+        history=run.history,
+        metrics={},
+        best_epoch=run.best_epoch,
+        outcome=outcome,
+        device=device.name,
+        fit_seconds=fit_seconds,
+        n_train=len(train),
+        n_valid=len(valid),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        advice=advice,
+        state=run.state,
+    )
+    return replace(trained, metrics=prediction_errors(trained.predict_rows(valid.user_idx, valid.movie_idx), valid.rating))
