@@ -37,7 +37,7 @@ OnEpoch = Callable[[EpochMetrics], object]
 
 _CHUNK = 1 << 18  # ratings whose loss is measured at a time
 _WARM_UP = 0.25  # share of the steps in which one_cycle rises
-_DIVERGED = 2.0  # an epoch whose training loss is this many times the lowest so far has diverged
+_DIVERGED = 2.0  # an epoch has diverged if its training loss is this many times the lowest so far, and worse than guessing the mean
 
 
 @contextmanager
@@ -107,7 +107,8 @@ class AdamRun:
         self.penalised = max(config.user_l2, config.movie_l2, config.bias_l2) > 0
         self.history: list[EpochMetrics] = []
         self.best_epoch, self.best_loss, self.best = 0, self._valid_loss(), self._weights()
-        self.lowest_train_loss = self._loss_of_start()
+        part = slice(0, _CHUNK)
+        self.lowest_train_loss = self._loss(self.users[part], self.movies[part], self.stars[part], clip=False)
         self.state: TrainState | None = None
 
     def _tensors(self, ratings: Ratings) -> tuple[Tensor, Tensor, Tensor]:
@@ -193,9 +194,9 @@ class AdamRun:
         self.adam.step(torch.autograd.grad(loss / len(stars), self.adam.weights), learning_rate)
         return squared.detach()
 
-    def _loss(self, users: Tensor, movies: Tensor, stars: Tensor) -> float:
-        """Mean squared error of predictions clipped to the ratings' scale."""
-        low, high, _ = self.ratings.scale
+    def _loss(self, users: Tensor, movies: Tensor, stars: Tensor, *, clip: bool) -> float:
+        """Mean squared error; of predictions clipped to the ratings' scale, or as the network gives them."""
+        low, high = self.ratings.scale[:2] if clip else self.net.y_range
         total = 0.0
         with torch.no_grad():
             for start in range(0, len(stars), _CHUNK):
@@ -204,16 +205,13 @@ class AdamRun:
         return total / len(stars)
 
     def _valid_loss(self) -> float:
-        return self._loss(*self.valid)
-
-    def _loss_of_start(self) -> float:
-        """The training loss before the first step, on at most a chunk of the ratings."""
-        part = slice(0, _CHUNK)
-        return self._loss(self.users[part], self.movies[part], self.stars[part])
+        return self._loss(*self.valid, clip=True)
 
     def _divergence(self, epoch: int, train_loss: float, valid_loss: float) -> str:
         """Advice if the epoch has diverged, else nothing."""
-        if math.isfinite(train_loss) and math.isfinite(valid_loss) and train_loss <= _DIVERGED * self.lowest_train_loss:
+        guessing = float(self.ratings.rating.var()) + 0.01 * self.ratings.scale[2] ** 2
+        limit = max(_DIVERGED * self.lowest_train_loss, guessing)
+        if math.isfinite(train_loss) and math.isfinite(valid_loss) and train_loss <= limit:
             self.lowest_train_loss = min(self.lowest_train_loss, train_loss)
             return ""
         return (

@@ -256,10 +256,11 @@ def recommend_movies(args: Namespace) -> None:
             stars[search_.find_movie(trained, title)] = float(value)
         except ValueError:
             raise DataError(f'--rate {rate!r} should be TITLE=STARS, such as "Fargo=4.5".') from None
+    table = recommend(trained, stars, args.k, min_ratings=args.min_ratings)
     if not args.json:
         names = [f"{trained.movies['title'][trained.movie_row(m)]}: {v:g}" for m, v in stars.items()]
         print(f"For someone who rated {'; '.join(names)}")
-    _print(args, recommend(trained, stars, args.k, min_ratings=args.min_ratings))
+    _print(args, table)
 
 
 def models(args: Namespace) -> None:

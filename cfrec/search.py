@@ -23,6 +23,8 @@ from cfrec.trained import TrainedModel
 _ARTICLES = frozenset(["the", "a", "an", "le", "la", "les", "l", "il", "lo", "el", "los", "das", "der", "die", "ein", "eine"])
 _ROMAN = {"ii": "2", "iii": "3", "iv": "4", "vi": "6", "vii": "7", "viii": "8", "ix": "9"}
 _CANDIDATES = 50  # titles looked at closely
+_CLOSE = 0.025  # scores nearer than this are as good as each other
+_SURE = 0.2  # a best match with a lower score is a guess
 
 # How much each kind of evidence counts; the sum is the best possible score.
 _QUERY_FOUND, _TITLE_FOUND, _EXACT, _BEGINNING, _WHOLE_WORDS, _YEAR, _POPULAR = 1.0, 0.3, 0.5, 0.2, 0.3, 0.3, 0.15
@@ -59,19 +61,21 @@ def find_movie(trained: TrainedModel, text: str) -> object:
     NotFoundError
         Nothing resembles it, or several match about as well: names them.
     """
-    if text.strip().lstrip("-").isdigit() and (trained.movies["movie_id"].astype(str) == text.strip()).any():
-        return trained.movies["movie_id"][int((trained.movies["movie_id"].astype(str) == text.strip()).to_numpy().argmax())]
+    ids = {str(movie_id): movie_id for movie_id in trained.movies["movie_id"].tolist()}
+    if text.strip() in ids:
+        return ids[text.strip()]
     found = search_movies(trained, text, k=5)
     if found.empty:
         raise NotFoundError(f"No title resembles {text!r}. Try a single distinctive word of it.")
     exact = found[[_plain(t) == _plain(text) or fold(t) == fold(text) for t in found["title"]]]
-    if len(exact) == 1:
-        return exact["movie_id"].iloc[0]
-    close = found[found["score"] > found["score"].iloc[0] - 0.025]
-    if len(close) > 1:
-        names = "; ".join(f"{title} [{movie_id}]" for movie_id, title in zip(close["movie_id"], close["title"], strict=True))
-        raise NotFoundError(f"{text!r} could be: {names}. Give more of the title, or the number in brackets.")
-    return found["movie_id"].iloc[0]
+    close = exact if len(exact) == 1 else found[found["score"] > found["score"].iloc[0] - _CLOSE]
+    best: object = close["movie_id"].tolist()[0]
+    if len(close) == 1 and close["score"].iloc[0] >= _SURE:
+        return best
+    names = "; ".join(f"{title} [{movie_id}]" for movie_id, title in zip(close["movie_id"], close["title"], strict=True))
+    if close["score"].iloc[0] < _SURE:
+        raise NotFoundError(f"No title resembles {text!r} much; the nearest: {names}. Try a single distinctive word of it.")
+    raise NotFoundError(f"{text!r} could be: {names}. Give more of the title, or the number in brackets.")
 
 
 _indexes: WeakKeyDictionary[TrainedModel, TitleIndex] = WeakKeyDictionary()

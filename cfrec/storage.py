@@ -1,4 +1,4 @@
-"""Trained models on disk: `models/NAME/` with manifest.json, weights.safetensors, movies.csv and users.csv. No pickle.
+"""Trained models on disk: `models/NAME/` with manifest.json, weights.safetensors, movies.csv and users.csv, without pickle.
 
 The manifest names the size and SHA-256 of every other file; both are checked before a byte is parsed.
 A model is written to a temporary folder beside its place, synced, and renamed into it.
@@ -121,7 +121,7 @@ def _encode(trained: TrainedModel, resumable: bool) -> dict[str, bytes]:
     weights = {name: np.ascontiguousarray(getattr(trained, name)) for name in ("user_factors", "user_bias", "movie_factors", "movie_bias")}
     files = {_WEIGHTS: save(weights), _MOVIES: _to_csv(trained.movies), _USERS: _to_csv(pd.DataFrame({"user_id": trained.user_ids}))}
     if resumable and trained.state:
-        files[_STATE] = save({name: np.ascontiguousarray(array) for name, array in trained.state.arrays.items()})
+        files[_STATE] = save({name: np.asarray(array, order="C") for name, array in trained.state.arrays.items()})
     return files
 
 
@@ -255,14 +255,14 @@ def _read_tensors(data: bytes) -> dict[str, npt.NDArray[Any]]:
 
 def _read_csv(data: bytes, id_types: Mapping[str, str], n_rows: int) -> pd.DataFrame:
     types: dict[str, Any] = {
-        "title": object,
-        "raw_title": object,
-        "genres": object,
+        "title": "str",
+        "raw_title": "str",
+        "genres": "str",
         "year": "Int64",
         "n_ratings": np.int64,
         "mean_rating": np.float32,
     }
-    types |= {column: np.int64 if kind == "integer" else object for column, kind in id_types.items()}
+    types |= {column: np.int64 if kind == "integer" else "str" for column, kind in id_types.items()}
     table = pd.read_csv(io.BytesIO(data), dtype=types, keep_default_na=False, na_values={"year": [""]})
     if len(table) != n_rows:
         raise ModelError(f"The model is damaged: a table has {len(table)} rows where {n_rows} are expected.")

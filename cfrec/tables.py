@@ -31,6 +31,7 @@ ROLES = {
     "year": ("year", "releaseyear"),
 }
 _LARGEST_RATING = 1_000.0
+_CHUNK = 1 << 24  # bytes looked at in one go
 _NAMES_WANTED = "userId (or user_id, user), movieId (or movie_id, item_id, movie, item) and rating (or score, stars)"
 
 
@@ -170,7 +171,9 @@ def _read_numbers(text: str, separator: str, header: bool, roles: dict[str, int]
         body, separator = body.replace("::", "\t"), "\t"
     raw = body.strip("\n").encode()
     sep = re.escape(separator.encode())
-    if re.search(rb"[^0-9.\-\n" + sep + rb"]|\n\n|-0|(?:^|[\n" + sep + rb"])0\d", raw) or not _is_rectangular(raw, separator, n_fields):
+    if re.search(rb"[^0-9.\-\n" + sep + rb"]|\n\n|-0|(?:^|[\n" + sep + rb"])0\d", raw) or not _is_regular(
+        raw, separator, n_fields, roles["rating"]
+    ):
         return None
     used = {role: roles[role] for role in ("user", "movie", "rating", "timestamp") if role in roles}
     types = {k: np.float64 if role == "rating" else np.int64 for role, k in used.items()}
@@ -185,11 +188,23 @@ def _read_numbers(text: str, separator: str, header: bool, roles: dict[str, int]
     return Columns(table[used["user"]].to_numpy(), table[used["movie"]].to_numpy(), rating, timestamp)
 
 
-def _is_rectangular(raw: bytes, separator: str, n_fields: int) -> bool:
-    codes = np.frombuffer(raw, np.uint8)
-    ends = np.append(np.flatnonzero(codes == ord("\n")), len(codes))
-    before = np.searchsorted(np.flatnonzero(codes == ord(separator)), ends)
-    return bool((np.diff(before, prepend=0) == n_fields - 1).all())
+def _is_regular(raw: bytes, separator: str, n_fields: int, rating: int) -> bool:
+    """Whether each line has as many fields, and only ratings have a decimal point; looks at a chunk of lines at a time."""
+    start = 0
+    while start < len(raw):
+        end = len(raw) if start + _CHUNK >= len(raw) else raw.rfind(b"\n", start, start + _CHUNK)
+        if end <= start:
+            return False
+        codes = np.frombuffer(raw, np.uint8, end - start, start)
+        line_ends = codes == ord("\n")
+        cuts = np.flatnonzero((codes == ord(separator)) | line_ends)
+        n_lines = (len(cuts) + 1) // n_fields
+        if len(cuts) + 1 != n_lines * n_fields or not line_ends[cuts[n_fields - 1 :: n_fields]].all() or line_ends.sum() != n_lines - 1:
+            return False
+        if (np.searchsorted(cuts, np.flatnonzero(codes == ord("."))) % n_fields != rating).any():
+            return False
+        start = end + 1
+    return True
 
 
 class _RowReader:

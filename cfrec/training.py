@@ -16,7 +16,7 @@ from cfrec.ratings import Ratings
 from cfrec.trained import TrainedModel
 
 if TYPE_CHECKING:
-    from cfrec.adam import OnEpoch
+    from cfrec.adam import AdamRun, OnEpoch
 
 
 def train(
@@ -67,9 +67,14 @@ def train(
         if resume:
             run.restore(resume)
         outcome, advice = run.fit(on_epoch or (lambda _: None), stop or Event(), pause or Event())
-        fit_seconds = time.perf_counter() - started
-        weights = run.best_weights()
-    trained = TrainedModel(
+        trained = _trained_model(run, outcome, advice, time.perf_counter() - started)
+    return replace(trained, metrics=prediction_errors(trained.predict_rows(valid.user_idx, valid.movie_idx), valid.rating))
+
+
+def _trained_model(run: AdamRun, outcome: str, advice: str, fit_seconds: float) -> TrainedModel:
+    """The run's best weights with all that is known of them, but for the metrics."""
+    weights, train = run.best_weights(), run.ratings
+    return TrainedModel(
         user_factors=weights["user_factors"],
         user_bias=weights["user_bias"],
         movie_factors=weights["movie_factors"],
@@ -80,17 +85,16 @@ def train(
         user_ids=train.user_ids,
         movies=train.movies,
         source=train.source,
-        config=config,
+        config=run.config,
         history=run.history,
         metrics={},
         best_epoch=run.best_epoch,
         outcome=outcome,
-        device=device.name,
+        device=run.device,
         fit_seconds=fit_seconds,
         n_train=len(train),
-        n_valid=len(valid),
+        n_valid=len(run.valid_ratings),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         advice=advice,
         state=run.state,
     )
-    return replace(trained, metrics=prediction_errors(trained.predict_rows(valid.user_idx, valid.movie_idx), valid.rating))

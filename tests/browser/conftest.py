@@ -1,0 +1,85 @@
+"""A running app and a real Chromium; skipped, with the reason, where there is none."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+
+import pytest
+from playwright.sync_api import sync_playwright
+
+CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+# A quiet browser: no sandbox (tests may run as root), nothing of its own to fetch, 3D drawn in software.
+FLAGS = [
+    *(
+        "--no-sandbox",
+        "--no-first-run",
+        "--disable-quic",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+    ),
+    *("--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist"),
+]
+
+
+@pytest.fixture(scope="session")
+def app_url():
+    """Start the app on a free port and wait until it is healthy."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "streamlit", "run", "streamlit_app.py", "--server.port", str(port), "--server.headless", "true"]
+    server = subprocess.Popen([*command, "--server.address", "127.0.0.1"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(150):
+            try:
+                urllib.request.urlopen(f"{url}/_stcore/health", timeout=1)
+                break
+            except OSError:
+                assert server.poll() is None, "the app did not start"
+                time.sleep(0.2)
+        else:
+            pytest.fail("the app was not healthy within 30 seconds")
+        yield url
+    finally:
+        server.terminate()
+        server.wait(10)
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    if not CHROMIUM:
+        pytest.skip("no Chromium here: install it (Debian: apt-get install chromium) or set CHROMIUM to its path")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_page(chromium, app_url):
+    """Open the app; afterwards: no console error, no exception box, and no request that left this host."""
+    pages = []
+
+    def opener(path: str = "", *, width: int = 1280, height: int = 800, scheme: str = "light"):
+        page = chromium.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
+        page.problems = []
+        page.on("console", lambda m: page.problems.append(m.text) if m.type == "error" else None)
+        page.on("request", lambda r: None if r.url.startswith((app_url, "data:", "blob:")) else page.problems.append(r.url))
+        page.on("websocket", lambda w: None if w.url.startswith(app_url.replace("http", "ws")) else page.problems.append(w.url))
+        pages.append(page)
+        page.goto(app_url + path)
+        return page
+
+    yield opener
+    for page in pages:
+        assert page.problems == []
+        assert page.locator("[data-testid=stException]").count() == 0
+        page.close()

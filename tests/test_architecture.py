@@ -1,0 +1,105 @@
+"""The import rules and sizes that keep the parts apart; read off the syntax trees."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+# In the order data flows: a module imports only modules above it.
+ORDER = [
+    "errors",
+    "titles",
+    "datasets",
+    "ratings",
+    "tables",
+    "readers",
+    "config",
+    "devices",
+    "metrics",
+    "trained",
+    "model",
+    "adam",
+    "training",
+    "evaluation",
+    "storage",
+    "explore",
+    "search",
+    "recommend",
+    "plots",
+    "export",
+    "console",
+    "commands",
+    "cli",
+    "__main__",
+    "__init__",
+]
+HEAVY = {"torch", "sklearn", "plotly", "safetensors", "pooch", "requests", "psutil"}  # imported where they are used
+MAY_IMPORT_TORCH = {"model", "adam"}  # and these two are themselves imported only when something is trained
+MODULES = sorted(Path("cfrec").glob("*.py"))
+PAGES = sorted(Path("app_pages").glob("*.py"))
+
+
+def imports(path: Path, *, top_level: bool = False) -> set[str]:
+    tree = ast.parse(path.read_text())
+    typing_only = {
+        id(node)
+        for block in ast.walk(tree)
+        if isinstance(block, ast.If) and getattr(block.test, "id", "") == "TYPE_CHECKING"
+        for node in ast.walk(block)
+    }
+    names = set()
+    for node in tree.body if top_level else ast.walk(tree):
+        if id(node) in typing_only:
+            continue
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            names |= {f"{node.module}.{alias.name}" if node.module == "cfrec" else node.module or "" for alias in node.names}
+    return names
+
+
+def own_modules(names: set[str]) -> set[str]:
+    return {name.split(".")[1] for name in names if name.startswith("cfrec.")} & {path.stem for path in MODULES}
+
+
+def test_the_order_names_each_module():
+    assert sorted(ORDER) == [path.stem for path in MODULES]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: p.stem)
+def test_modules_import_only_what_stands_above_them(path):
+    above = set(ORDER[: ORDER.index(path.stem)])
+    assert own_modules(imports(path)) <= above
+    if path.stem == "errors":
+        assert not imports(path)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: p.stem)
+def test_the_library_knows_no_streamlit_and_waits_with_heavy_imports(path):
+    assert not {name for name in imports(path) if name.split(".")[0] == "streamlit"}
+    heavy = {name.split(".")[0] for name in imports(path, top_level=True)} & HEAVY
+    assert heavy <= ({"torch"} if path.stem in MAY_IMPORT_TORCH else set())
+    assert not own_modules(imports(path, top_level=True)) & MAY_IMPORT_TORCH or path.stem in MAY_IMPORT_TORCH
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda p: p.stem)
+def test_pages_import_no_other_page(path):
+    allowed = {page.stem for page in PAGES if page.stem.startswith("_")}
+    pages = {name.split(".")[-1] for name in imports(path) if name.startswith("app_pages")}
+    assert pages <= allowed
+
+
+@pytest.mark.parametrize("path", [*MODULES, *PAGES, Path("streamlit_app.py")], ids=str)
+def test_sizes(path):
+    limit = 60 if path.name == "streamlit_app.py" else 300
+    assert len(path.read_text().splitlines()) <= limit
+
+
+def test_the_checks_are_not_blind(tmp_path):
+    """Negative control: a module that breaks the rules is seen to."""
+    bad = tmp_path / "titles.py"
+    bad.write_text("import streamlit as st\nfrom cfrec.cli import main\ndef f():\n    from cfrec import storage\n")
+    assert imports(bad) == {"streamlit", "cfrec.cli", "cfrec.storage"}
+    assert own_modules(imports(bad)) == {"cli", "storage"}
+    assert own_modules(imports(bad, top_level=True)) == {"cli"}

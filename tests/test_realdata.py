@@ -1,0 +1,83 @@
+"""MovieLens 100K itself: the post's findings and the figures this project promises. Skipped where the data is not in the cache."""
+
+import pytest
+
+import cfrec
+
+pytestmark = pytest.mark.realdata
+
+
+@pytest.fixture(scope="module")
+def parts(ml_100k):
+    return ml_100k.split()
+
+
+@pytest.fixture(scope="module")
+def seed_model(parts):
+    return cfrec.train(*parts, cfrec.TrainConfig.preset("seed", device="cpu"))
+
+
+@pytest.fixture(scope="module")
+def balanced_model(parts):
+    return cfrec.train(*parts, cfrec.TrainConfig.preset("balanced", device="cpu"))
+
+
+def like(trained, movie_id, k=5):
+    return cfrec.similar_movies(trained, movie_id, k=k)["title"].tolist()
+
+
+def test_the_data_is_what_it_should_be(ml_100k):
+    assert (len(ml_100k), ml_100k.n_users, ml_100k.n_movies) == (100_000, 943, 1682)
+    most_rated = ml_100k.most_rated(20)
+    assert most_rated.loc[0, ["movie_id", "title", "n_ratings"]].tolist() == [50, "Star Wars (1977)", 583]
+    assert most_rated["title"].tolist()[1:4] == ["Contact (1997)", "Fargo (1996)", "Return of the Jedi (1983)"]
+    assert ml_100k.rating[:5].tolist() == [3, 3, 1, 2, 1]  # file order
+    assert (ml_100k.user_ids[ml_100k.user_idx[0]], ml_100k.movies["movie_id"][ml_100k.movie_idx[0]]) == (196, 242)
+    titles = ml_100k.movies.set_index("movie_id")["title"]
+    assert titles[[127, 543, 267, 1412, 1068]].tolist() == [
+        "The Godfather (1972)",
+        "Les Misérables (1995)",
+        "unknown",
+        "Land Before Time III: The Time of the Great Giving (1995)",
+        "The Star Maker (L'Uomo delle stelle) (1995)",
+    ]
+    assert ml_100k.movies["genres"][0] == "Animation|Children's|Comedy"
+
+
+def test_the_seed_recipe_gives_the_post_s_figure_and_findings(seed_model):
+    assert seed_model.metrics["mse"] <= 0.835
+    disney = {"Dumbo (1941)", "Pinocchio (1940)", "Fantasia (1940)", "Cinderella (1950)", "Winnie the Pooh and the Blustery Day (1968)"}
+    disney |= {"Alice in Wonderland (1951)", "Pollyanna (1960)", "Sleeping Beauty (1959)", "Beauty and the Beast (1991)", "Aladdin (1992)"}
+    assert len(disney & set(like(seed_model, 99))) >= 3
+    assert set(like(seed_model, 50, 3)) == {"The Empire Strikes Back (1980)", "Return of the Jedi (1983)", "Raiders of the Lost Ark (1981)"}
+    titles = cfrec.movie_biases(seed_model)["title"].tolist()
+    assert "Children of the Corn: The Gathering (1996)" in titles[-5:]
+    assert {"Schindler's List (1993)", "The Shawshank Redemption (1994)", "Casablanca (1942)"} <= set(titles[:10])
+
+
+def test_balanced_and_quick_reach_their_figures(parts, balanced_model):
+    assert balanced_model.metrics["mse"] <= 0.818
+    assert cfrec.train(*parts, cfrec.TrainConfig.preset("quick", device="cpu")).metrics["mse"] <= 0.840
+
+
+def test_the_shipped_model_is_what_its_command_makes(balanced_model, shipped):
+    assert shipped.config.recipe == "balanced"
+    assert shipped.metrics == pytest.approx(balanced_model.metrics, abs=2e-3)  # other processors round otherwise
+    assert like(shipped, 50, 3) == like(balanced_model, 50, 3)
+
+
+def test_a_visitor_s_vector_predicts_as_well_as_a_trained_one(parts, balanced_model):
+    """Each tenth user is folded in from his training ratings, and his held-out ratings predicted both ways."""
+    train, valid = parts
+    squares = []
+    for user in range(0, train.n_users, 10):
+        own, held_out = train.user_idx == user, valid.user_idx == user
+        stars = dict(zip(train.movies["movie_id"].to_numpy()[train.movie_idx[own]].tolist(), train.rating[own].tolist(), strict=True))
+        table = cfrec.recommend(balanced_model, stars, k=train.n_movies).set_index("movie_id")["predicted"]
+        ids = train.movies["movie_id"].to_numpy()[valid.movie_idx[held_out]]
+        trained = balanced_model.predict_rows(valid.user_idx[held_out], valid.movie_idx[held_out])
+        actual = valid.rating[held_out]
+        squares += list(zip((table[ids].to_numpy() - actual) ** 2, (trained - actual) ** 2, strict=True))
+    folded, whole = (sum(column) / len(squares) for column in zip(*squares, strict=True))
+    assert len(squares) > 1000
+    assert folded < whole + 0.01

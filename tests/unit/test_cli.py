@@ -1,0 +1,202 @@
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cfrec.cli import build_parser, main
+from cfrec.storage import load_model
+
+ROWS = [(u, m, 5 if u % 2 == m % 2 else 1) for u in range(12) for m in range(10)]
+
+
+@pytest.fixture
+def csv(tmp_path):
+    path = tmp_path / "mine.csv"
+    path.write_text("user,item,rating,title\n" + "".join(f"{u},{m},{s},Film {m} (199{m})\n" for u, m, s in ROWS))
+    return path
+
+
+def run(capsys, *argv):
+    code = main([str(a) for a in argv])
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def run_json(capsys, *argv):
+    code, out, _ = run(capsys, *argv, "--json")
+    assert code == 0
+    return json.loads(out)
+
+
+def fails(capsys, *argv):
+    code, out, err = run(capsys, *argv)
+    assert (code, out) == (2, "")
+    assert err.count("\n") == 1
+    return err
+
+
+def test_train_writes_the_contract_s_json_and_a_model(capsys, csv, tmp_path):
+    out = tmp_path / "models" / "mine"
+    result = run_json(capsys, "train", "--ratings", csv, "--preset", "quick", "--epochs", 2, "--n-factors", 3, "--out", out)
+    assert {"mse", "rmse", "mae", "epochs", "best_epoch", "fit_seconds", "seconds", "device", "n_parameters", "history"} <= result.keys()
+    assert (result["epochs"], result["device"], result["n_parameters"]) == (2, "cpu", (12 + 10) * 4)
+    assert [m["epoch"] for m in result["history"]] == [1, 2]
+    assert result["seconds"] > result["fit_seconds"] > 0
+    model = load_model(out)
+    assert model.config.n_factors == 3
+    assert model.split == (0.2, 42)
+    assert dict(model.metrics) == {name: result[name] for name in ("mse", "rmse", "mae")}
+    assert run_json(capsys, "evaluate", out, "--ratings", csv)["mse"] == pytest.approx(result["mse"])
+
+
+def test_train_says_what_happened_in_words(capsys, csv):
+    code, out, err = run(capsys, "train", "--ratings", csv, "--preset", "quick", "--epochs", 2)
+    assert code == 0
+    assert "completed: epoch" in out
+    assert "give --out" in out
+    assert err.startswith("epoch 1/2  train ")  # not a terminal: a line an epoch
+
+
+def test_resume_goes_on_where_the_run_ended(capsys, csv, tmp_path):
+    whole = run_json(capsys, "train", "--ratings", csv, "--preset", "quick", "--epochs", 3, "--schedule", "constant")
+    out = tmp_path / "m"
+    run_json(capsys, "train", "--ratings", csv, "--preset", "quick", "--epochs", 1, "--schedule", "constant", "--out", out, "--resumable")
+    rest = run_json(capsys, "train", "--ratings", csv, "--resume", out, "--epochs", 3)
+    assert [m["valid_loss"] for m in rest["history"]] == [m["valid_loss"] for m in whole["history"]]
+
+
+def test_folds_of_a_preset(capsys, csv):
+    result = run_json(capsys, "evaluate", "quick", "--ratings", csv, "--folds", 3)
+    assert len(result["folds"]) == 3
+    assert result["mse"] == pytest.approx(sum(fold["mse"] for fold in result["folds"]) / 3)
+
+
+def test_views_of_the_shipped_model(capsys):
+    similar = run_json(capsys, "similar", "star", "wars", "-k", 3)
+    assert similar["query"] == {"movie_id": 50, "title": "Star Wars (1977)"}
+    assert [m["movie_id"] for m in similar["movies"]] == [172, 181, 174]
+    assert run_json(capsys, "search", "godfahter", "-k", 1)[0]["title"] == "The Godfather (1972)"
+    biases = run_json(capsys, "biases", "-k", 2, "--min-ratings", 100)
+    assert len(biases["best"]) == len(biases["worst"]) == 2
+    assert biases["best"][0]["bias"] > 0 > biases["worst"][0]["bias"]
+    project = run_json(capsys, "project", "-k", 4, "--components", 2)
+    assert len(project["movies"]) == 4
+    assert len(project["explained_variance_ratio"]) == 2
+    movies = run_json(capsys, "recommend", "--rate", "Star Wars=5", "--rate", "empire strikes back=5", "-k", 1)
+    assert movies[0]["predicted"] > 4
+    assert run_json(capsys, "models")[0]["name"] == "ml-100k"
+
+
+def test_tables_for_people(capsys):
+    _, out, _ = run(capsys, "similar", "star wars", "-k", 1)
+    assert out.splitlines()[0] == "Like Star Wars (1977)"
+    assert out.splitlines()[2].split()[:2] == ["172", "The"]
+    _, out, _ = run(capsys, "data")
+    assert "ml-100k" in out
+    assert "may not be redistributed" in out
+    for command in ("biases", "project", "models"):
+        assert run(capsys, command)[0] == 0
+
+
+def test_export(capsys, tmp_path):
+    paths = run_json(capsys, "export", "models/ml-100k", "--format", "projector", tmp_path)
+    assert [Path(p).name for p in paths] == ["vectors.tsv", "metadata.tsv"]
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["similar", "zzzzqqqq"], "No title resembles"),
+        (["similar", "star trek"], "could be: "),
+        (["similar", "fargo", "--model", "nowhere"], "There is no model in nowhere"),
+        (["train", "--ratings", "nowhere.csv"], "There is no file nowhere.csv"),
+        (["train", "--epochs", "0"], "epochs must lie between 1 and 1000"),
+        (["train", "--movies", "m.csv"], "--movies goes with --ratings"),
+        (["recommend", "--rate", "Fargo"], "should be TITLE=STARS"),
+        (["recommend", "--rate", "Fargo=9"], "Stars must lie between 1 and 5"),
+        (["data", "ml-5"], "no data set 'ml-5'"),
+        (["evaluate", "nowhere", "--folds", "3"], "There is no model in nowhere"),
+        (["project", "--components", "99"], "99 components"),
+        (["models", "nowhere"], "There is no model in nowhere"),
+    ],
+)
+def test_wrong_input_is_one_line_on_stderr_and_exit_code_2(capsys, argv, message):
+    assert message in fails(capsys, *argv)
+
+
+@pytest.mark.parametrize("argv", [[], ["fly"], ["train", "--epochs", "many"], ["export", "m", "x"], ["train", "--dataset", "ml-5"]])
+def test_wrong_arguments_are_one_line_too(capsys, argv):
+    with pytest.raises(SystemExit) as caught:
+        main(argv)
+    assert caught.value.code == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    assert "--help" in err
+
+
+def test_every_command_has_help(capsys):
+    for command in build_parser()._subparsers._group_actions[0].choices:
+        with pytest.raises(SystemExit) as caught:
+            main([command, "--help"])
+        assert caught.value.code == 0
+        assert "usage: python -m cfrec" in capsys.readouterr().out
+
+
+def start_long_training(csv, out):
+    command = [
+        sys.executable,
+        "-m",
+        "cfrec",
+        "train",
+        "--ratings",
+        str(csv),
+        "--epochs",
+        "1000",
+        "--batch-size",
+        "1",
+        "--out",
+        str(out),
+        "--json",
+    ]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while "epoch 2/" not in process.stderr.readline():
+        assert process.poll() is None
+    return process
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_keeps_the_best_so_far(csv, tmp_path, number):
+    process = start_long_training(csv, tmp_path / "m")
+    process.send_signal(number)
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert "Stopping: the best so far is kept." in err
+    result = json.loads(out)
+    assert result["outcome"] == "stopped"
+    model = load_model(tmp_path / "m")
+    assert model.metrics["mse"] == pytest.approx(result["mse"])
+    assert model.state is not None  # a stopped run can be resumed
+
+
+def test_a_reader_that_has_had_enough_is_no_error():
+    command = f"{sys.executable} -m cfrec search the -k 1000 | head -n 1"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+
+
+def test_interrupted_while_it_loads(csv, tmp_path):
+    code = (
+        "import cfrec.commands as c\ndef f(a): raise KeyboardInterrupt\nc.models = f\n"
+        "from cfrec.cli import main\nraise SystemExit(main(['models']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (130, "cfrec: interrupted\n")
+
+
+def test_showing_a_model_does_not_wait_for_torch():
+    code = "import sys\nfrom cfrec.cli import main\nmain(['similar', 'fargo'])\nassert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)

@@ -1,0 +1,72 @@
+import time
+
+import numpy as np
+import pytest
+
+from cfrec import config as config_module
+from cfrec.config import LIMITS, TrainConfig
+from cfrec.errors import ConfigError
+
+
+@pytest.mark.parametrize("name", LIMITS)
+def test_each_limit_holds(name):
+    low, high = LIMITS[name]
+    kind = type(getattr(TrainConfig(), name))
+    assert getattr(TrainConfig(**{name: kind(high)}), name) == high
+    assert getattr(TrainConfig(**{name: kind(low)}), name) == low
+    for bad in (kind(low) - 1, kind(high) + 1):
+        with pytest.raises(ConfigError, match=f"{name} must lie between"):
+            TrainConfig(**{name: bad})
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"epochs": 3.0},
+        {"epochs": True},
+        {"epochs": "3"},
+        {"learning_rate": "fast"},
+        {"learning_rate": None},
+        {"start_at_mean": 1},
+        {"device": 0},
+        {"learning_rate": float("nan")},
+        {"learning_rate": float("inf")},
+        {"schedule": "cosine"},
+        {"n_factors": 10**9},
+        {"seed": np.int64(3)},
+    ],
+)
+def test_wrong_values_name_their_field(bad):
+    with pytest.raises(ConfigError, match=next(iter(bad))):
+        TrainConfig(**bad)
+
+
+def test_presets_can_be_changed_and_go_through_json():
+    config = TrainConfig.preset("seed", epochs=3)
+    assert (config.recipe, config.epochs, config.batch_size, config.learning_rate, config.weight_decay) == ("seed", 3, 100, 1.5e-3, 3e-4)
+    assert TrainConfig.from_dict(config.to_dict()) == config
+    assert TrainConfig.preset() == TrainConfig()
+
+
+def test_unknown_presets_and_settings_are_refused():
+    with pytest.raises(ConfigError, match="no preset 'best'"):
+        TrainConfig.preset("best")
+    with pytest.raises(ConfigError, match="no setting momentum"):
+        TrainConfig.preset("quick", momentum=0.9)
+
+
+def test_the_seed_recipe_has_the_post_s_range():
+    assert TrainConfig.preset("seed").y_range((1, 5, 1)) == (0, 5.5)
+    assert TrainConfig.preset("seed").y_range((0.5, 5, 0.5)) == (0, 5.25)
+
+
+def test_memory_is_estimated_and_refused_before_anything_is_allocated(monkeypatch):
+    config = TrainConfig(n_factors=1024)
+    weights = 4 * (10**9 + 10**6) * 1025
+    assert config.bytes_needed(10**9, 10**6, 10**6) > 4 * weights  # weights, gradient and Adam's two at the least
+    started = time.perf_counter()
+    with pytest.raises(ConfigError, match=r"GB of memory.*fewer factors"):
+        config.check_memory(10**9, 10**6, 10**6)
+    assert time.perf_counter() - started < 0.5
+    monkeypatch.setattr(config_module, "free_memory", lambda: 10**18)
+    config.check_memory(10**9, 10**6, 10**6)  # with memory enough it passes

@@ -1,0 +1,171 @@
+import hashlib
+import io
+import subprocess
+import threading
+import zipfile
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from cfrec import datasets
+from cfrec.errors import DataError, DownloadError
+
+
+def small_zip() -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("ml-1m/ratings.dat", "1::2::3::4\n")
+    return buffer.getvalue()
+
+
+GOOD = small_zip()
+
+
+@pytest.fixture
+def serve(monkeypatch):
+    """A local server in GroupLens' place: serve(body, cut=…) sets the answer; returns the list of requests."""
+    answer, requests = {}, []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            requests.append(self.path)
+            self.send_response(answer.get("status", 200))
+            self.send_header("Content-Length", str(len(answer["body"])))
+            self.end_headers()
+            self.wfile.write(answer["body"][: answer.get("cut")])
+
+        def log_message(self, *_):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setattr(datasets.Dataset, "url", property(lambda self: f"http://127.0.0.1:{server.server_port}/{self.archive}"))
+
+    def set_answer(**changes):
+        answer.update(changes)
+        return requests
+
+    yield set_answer
+    server.shutdown()
+
+
+@pytest.fixture
+def known(monkeypatch):
+    """ml-1m with the checksum of the small archive."""
+    changed = datasets.Dataset("ml-1m", "MovieLens 1M", 2003, 1, 1, 1, len(GOOD), hashlib.md5(GOOD).hexdigest())
+    monkeypatch.setitem(datasets.DATASETS, "ml-1m", changed)
+
+
+def test_the_registry_is_complete():
+    assert list(datasets.DATASETS) == ["ml-100k", "ml-latest-small", "ml-latest", "ml-1m", "ml-10m", "ml-20m", "ml-25m", "ml-32m"]
+    for dataset in datasets.DATASETS.values():
+        assert dataset.url == f"https://files.grouplens.org/datasets/movielens/{dataset.name}.zip"
+        assert dataset.checksum is None or len(dataset.checksum) == 32
+        assert "commercial" in dataset.licence
+        assert "Harper" in dataset.citation
+    assert {name for name, d in datasets.DATASETS.items() if d.checksum is None} == {"ml-latest-small", "ml-latest"}
+
+
+def test_a_download_is_fetched_once_and_reports_its_progress(cache, serve, known):
+    requests = serve(body=GOOD)
+    seen = []
+    path = datasets.fetch("ml-1m", on_progress=lambda done, total: seen.append((done, total)))
+    assert path == cache / "ml-1m.zip"
+    assert path.read_bytes() == GOOD
+    assert seen[-1] == (len(GOOD), len(GOOD))
+    assert datasets.fetch("ml-1m") == path
+    assert len(requests) == 1
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"body": GOOD[:-10]},
+        {"body": GOOD, "cut": 50},
+        {"body": b"<html>Maintenance</html>"},
+        {"body": b"", "status": 503},
+        {"body": GOOD.replace(b"1::2", b"9::2")},
+    ],
+    ids=["short", "cut", "html", "503", "changed"],
+)
+def test_a_broken_download_is_never_used(cache, serve, known, answer):
+    serve(**answer)
+    with pytest.raises(DownloadError, match=r"Could not get MovieLens 1M.*put it into"):
+        datasets.fetch("ml-1m")
+    assert datasets.find_local("ml-1m") is None
+    assert not list(cache.glob("*"))
+
+
+def test_without_a_checksum_the_archive_itself_is_checked(cache, serve):
+    serve(body=b"PK not really")
+    with pytest.raises(DownloadError, match="not a whole zip"):
+        datasets.fetch("ml-latest-small")
+    assert datasets.find_local("ml-latest-small") is None
+    serve(body=GOOD)
+    assert datasets.fetch("ml-latest-small").read_bytes() == GOOD
+
+
+def test_a_download_has_a_time_limit(monkeypatch):
+    meter = datasets._Meter(-1, None)
+    with pytest.raises(TimeoutError):
+        meter.update(1)
+
+
+def test_what_the_user_put_there_is_used(cache):
+    (cache / "ml-25m").mkdir(parents=True)
+    assert datasets.fetch("ml-25m") == cache / "ml-25m"
+
+
+@pytest.fixture
+def no_grouplens(monkeypatch):
+    def fail(*_):
+        raise DownloadError("GroupLens: no connection.")
+
+    monkeypatch.setattr(datasets, "_from_grouplens", fail)
+
+
+def fake_pip(monkeypatch, body=None, error=None):
+    commands = []
+
+    def run(command, **_):
+        commands.append(command)
+        if error:
+            raise error
+        if body is not None:
+            Path(command[command.index("--dest") + 1], datasets.WHEEL).write_bytes(body)
+        return subprocess.CompletedProcess(command, 0 if body is not None else 1)
+
+    monkeypatch.setattr(datasets.subprocess, "run", run)
+    return commands
+
+
+def test_the_wheel_is_the_second_source_of_ml_100k(cache, no_grouplens, monkeypatch):
+    commands = fake_pip(monkeypatch, GOOD)
+    monkeypatch.setattr(datasets, "WHEEL_SHA256", hashlib.sha256(GOOD).hexdigest())
+    path = datasets.fetch("ml-100k")
+    assert path == cache / datasets.WHEEL
+    assert path.read_bytes() == GOOD
+    assert [p.name for p in cache.iterdir()] == [datasets.WHEEL]
+    assert "--no-deps" in commands[0]
+    assert commands[0][-1] == "recbole==1.2.1"
+
+
+@pytest.mark.parametrize(
+    ("pip", "message"),
+    [
+        ({"body": GOOD}, "does not have the expected SHA-256"),
+        ({}, "pip could not download"),
+        ({"error": subprocess.TimeoutExpired("pip", 1)}, "no answer in time"),
+    ],
+)
+def test_no_source_says_what_to_put_where(cache, no_grouplens, monkeypatch, pip, message):
+    fake_pip(monkeypatch, **pip)
+    with pytest.raises(DownloadError, match=rf"GroupLens: no connection.*{message}.*Get ml-100k\.zip.*put it into .*CSV file of your own"):
+        datasets.fetch("ml-100k")
+    assert datasets.find_local("ml-100k") is None
+
+
+def test_an_unknown_data_set_lists_the_known():
+    with pytest.raises(DataError, match=r"no data set 'ml-5'.*ml-100k, ml-latest-small"):
+        datasets.fetch("ml-5")

@@ -1,0 +1,27 @@
+from dataclasses import replace
+
+import pytest
+
+import cfrec
+from cfrec.errors import DataError
+
+
+def test_evaluate_gives_the_figures_of_the_training(trained, blocks):
+    assert cfrec.evaluate(replace(trained, split=(0.2, 42)), blocks) == pytest.approx(trained.metrics)
+
+
+def test_evaluate_needs_to_know_what_was_held_out(trained, blocks):
+    with pytest.raises(DataError, match="held out"):
+        cfrec.evaluate(trained, blocks)
+    with pytest.raises(DataError, match="other users or movies"):
+        cfrec.evaluate(replace(trained, split=(0.2, 42), user_ids=trained.user_ids[:-1]), blocks)
+
+
+def test_each_fold_is_trained_without_what_it_is_tested_on(blocks, block_config):
+    seen = []
+    folds = cfrec.cross_validate(blocks, block_config, 3, on_fold=lambda number, errors: seen.append((number, errors)))
+    assert [number for number, _ in seen] == [1, 2, 3]
+    assert [errors for _, errors in seen] == folds
+    for (part, held_out), errors in zip(blocks.folds(3), folds, strict=True):
+        assert errors["mse"] == pytest.approx(cfrec.train(part, held_out, block_config).history[-1].valid_loss)
+        assert errors["rmse"] == pytest.approx(errors["mse"] ** 0.5)

@@ -1,0 +1,36 @@
+import pytest
+import torch
+
+from cfrec.model import EmbeddingNet
+
+
+def test_forward_by_hand():
+    net = EmbeddingNet(2, 3, n_factors=2)
+    with torch.no_grad():
+        net.user_factors.weight[1] = torch.tensor([1.0, 2.0])
+        net.movie_factors.weight[2] = torch.tensor([3.0, -1.0])
+        net.user_bias.weight[1] = 0.5
+        net.movie_bias.weight[2] = -0.25
+        net.offset.fill_(0.1)
+    # 1*3 + 2*(-1) + 0.5 - 0.25 + 0.1 = 1.35;  5.5 / (1 + e^-1.35) = 4.3677
+    stars = net(torch.tensor([1]), torch.tensor([2]))
+    assert stars.shape == (1,)  # a batch of one stays a batch
+    assert stars.item() == pytest.approx(4.3677, abs=1e-4)
+
+
+def test_it_has_the_four_layers_of_the_post_and_nothing_else_to_learn():
+    net = EmbeddingNet(943, 1682)
+    assert {name: tuple(weight.shape) for name, weight in net.named_parameters()} == {
+        "user_factors.weight": (943, 50),
+        "user_bias.weight": (943, 1),
+        "movie_factors.weight": (1682, 50),
+        "movie_bias.weight": (1682, 1),
+    }
+
+
+def test_stars_stay_within_the_range():
+    net = EmbeddingNet(1, 1, n_factors=1, y_range=(0.5, 5.5))
+    row = torch.zeros(1, dtype=torch.int32)
+    for bias, limit in ((-50.0, 0.5), (50.0, 5.5)):
+        net.user_bias.weight.data.fill_(bias)
+        assert net(row, row).item() == pytest.approx(limit)

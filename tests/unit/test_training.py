@@ -1,0 +1,188 @@
+import threading
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+import cfrec
+from cfrec.errors import ConfigError, DataError, DeviceError
+
+WEIGHTS = ("user_factors", "user_bias", "movie_factors", "movie_bias")
+
+
+def same_weights(a, b):
+    return all(np.array_equal(getattr(a, name), getattr(b, name)) for name in WEIGHTS)
+
+
+def test_it_finds_the_blocks(trained, blocks):
+    """Known answer: everyone loves one block of three, so held-out stars are all but certain."""
+    naive = float(np.var(blocks.rating))
+    assert naive > 1.9
+    assert trained.metrics["mse"] < 0.05 * naive
+    for row in range(trained.n_movies):
+        neighbours = cfrec.similar_movies(trained, 100 + row, k=5)["movie_id"] - 100
+        assert set(neighbours // 12) == {row // 12}
+
+
+def test_shuffled_stars_teach_nothing(blocks, block_config):
+    """Negative control of the test above: with the stars dealt out at random there is nothing to find."""
+    dealt = replace(blocks, rating=np.random.default_rng(0).permutation(blocks.rating))
+    trained = cfrec.train(*dealt.split(), block_config)
+    assert trained.metrics["mse"] > 0.9 * np.var(blocks.rating)
+
+
+def test_history_and_on_epoch_tell_the_same(blocks, block_config):
+    seen = []
+    trained = cfrec.train(*blocks.split(), block_config, on_epoch=seen.append)
+    assert seen == trained.history
+    assert [m.epoch for m in seen] == list(range(1, 13))
+    assert all(m.seconds > 0 and m.ratings_per_second > 0 for m in seen)
+    best = min(seen, key=lambda m: m.valid_loss)
+    assert trained.best_epoch == best.epoch
+    assert trained.metrics["mse"] == pytest.approx(best.valid_loss, rel=1e-4)
+    assert trained.metrics["rmse"] == pytest.approx(trained.metrics["mse"] ** 0.5)
+
+
+def test_same_seed_same_bits_other_seed_other_weights(blocks, block_config, trained):
+    again = cfrec.train(*blocks.split(), block_config)
+    other = cfrec.train(*blocks.split(), replace(block_config, seed=43))
+    assert same_weights(again, trained)
+    assert not same_weights(other, trained)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"n_factors": 5},
+        {"epochs": 11},
+        {"batch_size": 65},
+        {"learning_rate": 0.02},
+        {"schedule": "linear"},
+        {"beta2": 0.99},
+        {"weight_decay": 0.01},
+        {"user_l2": 0.2},
+        {"movie_l2": 0.2},
+        {"bias_l2": 0.1},
+        {"l2_exponent": 0.0},
+        {"factor_std": 0.1},
+        {"bias_std": 0.1},
+        {"start_at_mean": False},
+        {"margin_below": 1.0},
+        {"margin_above": 1.0},
+    ],
+)
+def test_each_setting_changes_the_result(blocks, block_config, trained, change):
+    assert not same_weights_or_shape(cfrec.train(*blocks.split(), replace(block_config, **change)), trained)
+
+
+def same_weights_or_shape(a, b):
+    return a.movie_factors.shape == b.movie_factors.shape and same_weights(a, b)
+
+
+def test_torch_is_left_as_it_was(blocks, block_config):
+    torch.manual_seed(7)
+    wanted = torch.rand(3)
+    torch.manual_seed(7)
+    threads = torch.get_num_threads()
+    cfrec.train(*blocks.split(), replace(block_config, epochs=1))
+    assert torch.equal(torch.rand(3), wanted)
+    assert torch.get_num_threads() == threads
+
+
+def test_stop_keeps_the_best_so_far(blocks, block_config):
+    stop = threading.Event()
+    trained = cfrec.train(*blocks.split(), block_config, stop=stop, on_epoch=lambda m: m.epoch == 3 and stop.set())
+    assert trained.outcome == "stopped"
+    assert [m.epoch for m in trained.history] == [1, 2, 3]
+    assert trained.metrics["mse"] == pytest.approx(min(m.valid_loss for m in trained.history), rel=1e-4)
+
+
+def test_pause_holds_and_the_result_is_the_same(blocks, block_config, trained):
+    pause, reached, result = threading.Event(), threading.Event(), []
+
+    def on_epoch(metrics):
+        if metrics.epoch == 2:
+            pause.set()
+            reached.set()
+
+    run = threading.Thread(target=lambda: result.append(cfrec.train(*blocks.split(), block_config, on_epoch=on_epoch, pause=pause)))
+    run.start()
+    assert reached.wait(20)
+    time.sleep(0.2)
+    assert run.is_alive()
+    assert not result
+    pause.clear()
+    run.join(20)
+    assert same_weights(result[0], trained)
+
+
+def test_a_paused_run_can_be_stopped(blocks, block_config):
+    pause, stop = threading.Event(), threading.Event()
+    pause.set()
+    threading.Timer(0.1, stop.set).start()
+    assert cfrec.train(*blocks.split(), block_config, pause=pause, stop=stop).outcome == "stopped"
+
+
+def test_patience_stops_early(blocks, block_config):
+    config = replace(block_config, epochs=200, patience=2, user_l2=0.0, movie_l2=0.0, bias_l2=0.0, learning_rate=0.1, schedule="constant")
+    dealt = replace(blocks, rating=np.random.default_rng(0).permutation(blocks.rating))  # nothing to learn: it soon overfits
+    trained = cfrec.train(*dealt.split(), config)
+    assert trained.outcome == "early_stopped"
+    assert len(trained.history) == trained.best_epoch + 2
+
+
+@pytest.mark.parametrize("recipe", ["quick", "seed"])
+def test_divergence_ends_the_run_with_the_last_good_weights_and_advice(blocks, block_config, recipe):
+    config = cfrec.TrainConfig.preset(recipe, learning_rate=10.0, schedule="constant", start_at_mean=True, bias_std=0.0, factor_std=0.1)
+    trained = cfrec.train(*blocks.split(), config)
+    assert trained.outcome == "diverged"
+    assert "Try a smaller learning rate, such as 1" in trained.advice
+    assert all(np.isfinite(getattr(trained, name)).all() for name in WEIGHTS)
+    assert trained.metrics["mse"] < 1.1 * np.var(blocks.rating)
+
+
+@pytest.mark.parametrize("at", [1, 5, 11])
+def test_a_resumed_run_is_bit_identical_to_one_never_stopped(blocks, block_config, trained, at):
+    stop = threading.Event()
+    first = cfrec.train(*blocks.split(), block_config, stop=stop, on_epoch=lambda m: m.epoch == at and stop.set())
+    resumed = cfrec.train(*blocks.split(), block_config, resume=first)
+    assert same_weights(resumed, trained)
+    assert [(m.epoch, m.train_loss, m.valid_loss) for m in resumed.history] == [
+        (m.epoch, m.train_loss, m.valid_loss) for m in trained.history
+    ]
+    assert resumed.best_epoch == trained.best_epoch
+
+
+def test_only_what_fits_is_resumed(blocks, block_config, trained):
+    train, valid = blocks.split()
+    with pytest.raises(ConfigError, match="changed: batch_size"):
+        cfrec.train(train, valid, replace(block_config, batch_size=32), resume=trained)
+    with pytest.raises(ConfigError, match="without the state"):
+        cfrec.train(train, valid, block_config, resume=replace(trained, state=None))
+    with pytest.raises(DataError, match="other ratings"):
+        cfrec.train(*blocks.split(seed=1), block_config, resume=trained)
+
+
+def test_parts_of_other_data_are_refused(blocks):
+    fewer_movies = replace(blocks, movies=blocks.movies.iloc[:5])
+    with pytest.raises(DataError, match="not parts of one data set"):
+        cfrec.train(blocks, fewer_movies)
+
+
+def test_missing_devices_and_too_little_memory_are_refused(blocks, monkeypatch):
+    with pytest.raises(DeviceError, match="cuda"):
+        cfrec.train(*blocks.split(), cfrec.TrainConfig(device="cuda:99"))
+    monkeypatch.setattr("cfrec.config.free_memory", lambda: 1000)
+    with pytest.raises(ConfigError, match="memory"):
+        cfrec.train(*blocks.split())
+
+
+@pytest.mark.parametrize(("n_users", "n_movies"), [(1, 4), (4, 1), (2, 1)])
+def test_the_smallest_data_trains(n_users, n_movies):
+    users, movies = (a.ravel() for a in np.meshgrid(np.arange(n_users), np.arange(n_movies)))
+    ratings = cfrec.ratings.build_ratings(users, movies, 1.0 + (users + movies) % 5)
+    trained = cfrec.train(*ratings.split(0.5), cfrec.TrainConfig.preset("quick", batch_size=1))
+    assert trained.outcome == "completed"
+    assert np.isfinite(trained.metrics["mse"])
