@@ -13,7 +13,7 @@ _ARTICLES = (
     "Der|Die|Das|Ein|Eine|Den|Det|De|En|Et|Het|Een"  # German, Scandinavian, Dutch
 )
 _TRAILING_ARTICLE = re.compile(rf"^(?P<name>.+), (?P<article>{_ARTICLES})$")
-_ALTERNATIVE = re.compile(r"\(([^()]*)\)")
+_ALTERNATIVE = re.compile(r"\((a\.?k\.?a\.? )?([^()]*)\)")
 _LETTERS = str.maketrans({"ø": "o", "æ": "ae", "œ": "oe", "ł": "l", "đ": "d", "ð": "d", "þ": "th"})
 
 
@@ -34,7 +34,7 @@ def parse_title(raw: str) -> tuple[str, int | None]:
     text = " ".join(raw.split())
     found = _YEAR.match(text)
     name, year = (found["name"], int(found["year"])) if found else (text, None)
-    name = _ALTERNATIVE.sub(lambda m: f"({_article_first(m[1])})", name)
+    name = _ALTERNATIVE.sub(lambda m: f"({m[1] or ''}{_article_first(m[2])})", _article_first(name))
     head, bracket, rest = name.partition(" (")
     name = _article_first(head) + bracket + rest
     return (f"{name} ({year})" if year else name), year
