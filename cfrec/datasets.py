@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import lzma
 import os
 import subprocess
 import sys
 import tempfile
 import time
 import zipfile
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -139,49 +142,64 @@ def fetch(name: str, *, on_progress: Progress | None = None) -> Path:
     )
 
 
-class _Meter:
-    """A progress bar in pooch's sense that also keeps the download within its time limit."""
+class _Downloader:
+    """A downloader for pooch that reports its progress and keeps within a time limit, however slowly the bytes come."""
 
     def __init__(self, seconds: float, on_progress: Progress | None) -> None:
-        self.total, self.done = 0, 0
         self.deadline, self.on_progress = time.monotonic() + seconds, on_progress
 
-    def update(self, n: int) -> None:
-        self.done += n
-        if time.monotonic() > self.deadline:
-            raise TimeoutError("the download took too long")
-        if self.on_progress:
-            self.on_progress(self.done, self.total)
+    def __call__(self, url: str, output_file: str, _: object) -> None:
+        import requests
 
-    def reset(self) -> None:
-        self.done = 0
-
-    def close(self) -> None:
-        pass
+        with (
+            requests.get(url, stream=True, timeout=(5, 30), headers={"Accept-Encoding": "identity"}) as response,
+            Path(output_file).open("wb") as output,
+        ):
+            response.raise_for_status()
+            total, done = int(response.headers.get("Content-Length", 0)), 0
+            while chunk := response.raw.read1(1 << 16):
+                if time.monotonic() > self.deadline:
+                    raise TimeoutError("the download took too long")
+                output.write(chunk)
+                done += len(chunk)
+                if self.on_progress:
+                    self.on_progress(done, max(total, done))
+            if done < total:
+                raise ValueError(f"it ended after {done:,} of {total:,} bytes")
 
 
 def _from_grouplens(dataset: Dataset, on_progress: Progress | None) -> Path:
     import pooch
     import requests
+    import urllib3
 
-    store = pooch.create(
-        data_home(),
-        base_url="",
-        urls={dataset.archive: dataset.url},
-        registry={dataset.archive: f"md5:{dataset.checksum}" if dataset.checksum else None},
-        retry_if_failed=1,
-    )
     pooch.get_logger().setLevel(logging.ERROR)
-    meter = _Meter(60 + dataset.size / 100_000, on_progress)
-    downloader = pooch.HTTPDownloader(progressbar=meter, timeout=(5, 30), chunk_size=1 << 16)
+    with _arriving() as folder:
+        known_hash = f"md5:{dataset.checksum}" if dataset.checksum else None
+        store = pooch.create(
+            folder, base_url="", urls={dataset.archive: dataset.url}, registry={dataset.archive: known_hash}, retry_if_failed=1
+        )
+        downloader = _Downloader(60 + dataset.size / 100_000, on_progress)
+        try:
+            path = Path(store.fetch(dataset.archive, downloader=downloader))
+        except (requests.RequestException, urllib3.exceptions.HTTPError, TimeoutError, ValueError) as error:
+            raise DownloadError(f"GroupLens: {_cause(error)}.") from error
+        if not (dataset.checksum or _is_whole_zip(path)):
+            raise DownloadError("GroupLens: what arrived is not a whole zip archive.")
+        return path.replace(data_home() / dataset.archive)
+
+
+@contextmanager
+def _arriving() -> Iterator[Path]:
+    """A folder in the cache for what is not yet known to be whole; it is gone afterwards. Raises DownloadError if there can be none."""
+    home = data_home()
     try:
-        path = Path(store.fetch(dataset.archive, downloader=downloader))
-    except (requests.RequestException, OSError, ValueError) as error:
-        raise DownloadError(f"GroupLens: {_cause(error)}.") from error
-    if not _is_whole_zip(path):
-        path.unlink()
-        raise DownloadError("GroupLens: what arrived is not a whole zip archive.")
-    return path
+        home.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".arriving-", dir=home) as folder:
+            yield Path(folder)
+    except OSError as error:
+        why = error.strerror or error
+        raise DownloadError(f"{home} cannot be written to: {why}. Set CFREC_HOME to a folder that can.") from error
 
 
 def _cause(error: Exception) -> str:
@@ -190,6 +208,8 @@ def _cause(error: Exception) -> str:
         return "what arrived does not have the published checksum"
     if isinstance(error, TimeoutError) or "timed out" in str(error):
         return "no answer in time"
+    if "IncompleteRead" in str(error) or "ended after" in str(error):
+        return "the connection broke off"
     return "no connection" if "Connection" in type(error).__name__ else str(error).rstrip(".")
 
 
@@ -197,7 +217,7 @@ def _is_whole_zip(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.testzip() is None
-    except (zipfile.BadZipFile, OSError, EOFError):
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, RuntimeError, OSError, ValueError):
         return False
 
 
@@ -205,20 +225,22 @@ def _from_wheel(dataset: Dataset, on_progress: Progress | None) -> Path:
     """Fetch the wheel that holds ml-100k through pip, from whatever index the user has configured."""
     if dataset.name != "ml-100k":
         raise DownloadError("There is no second source.")
-    home = data_home()
-    home.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--disable-pip-version-check", "--quiet"]
-    with tempfile.TemporaryDirectory(dir=home) as folder:
+    command += ["--timeout", "15", "--retries", "1"]
+    with _arriving() as folder:
         try:
-            run = subprocess.run([*command, "--dest", folder, WHEEL_REQUIREMENT], capture_output=True, text=True, timeout=180, check=False)
+            run = subprocess.run(
+                [*command, "--dest", str(folder), WHEEL_REQUIREMENT], capture_output=True, text=True, timeout=120, check=False
+            )
         except (OSError, subprocess.TimeoutExpired) as error:
             raise DownloadError("The package index: pip gave no answer in time.") from error
-        wheel = Path(folder, WHEEL)
+        wheel = folder / WHEEL
         if run.returncode or not wheel.exists():
-            raise DownloadError(f"The package index: pip could not download {WHEEL_REQUIREMENT}.")
+            why = (run.stderr or "").strip().rpartition("\n")[2][:200]
+            raise DownloadError(f"The package index: pip could not download {WHEEL_REQUIREMENT} ({why or 'no reason given'}).")
         if hashlib.sha256(wheel.read_bytes()).hexdigest() != WHEEL_SHA256:
             raise DownloadError(f"The package index: {WHEEL} does not have the expected SHA-256.")
         size = wheel.stat().st_size
         if on_progress:
             on_progress(size, size)
-        return wheel.replace(home / WHEEL)
+        return wheel.replace(data_home() / WHEEL)

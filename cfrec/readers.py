@@ -2,23 +2,36 @@
 
 from __future__ import annotations
 
+import logging
+import lzma
+import re
 import zipfile
-from collections.abc import Callable, Iterator
+import zlib
+from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import IO, TYPE_CHECKING
+
+import numpy as np
 
 from cfrec import datasets
+from cfrec.columns import Catalogue, Columns, catalogue_entry, read_columns
 from cfrec.errors import DataError
 from cfrec.ratings import Ratings, Source, build_ratings
-from cfrec.tables import as_ids, catalogue_entry, decode, find_roles, find_separator, numbered_rows, read_columns
+from cfrec.tables import MOVIE_TABLE_ROLES, decode, find_roles, find_separator, numbered_rows
 
-Catalogue = dict[object, tuple[str, str]]  # movie_id -> (raw title, genres joined by |)
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+logger = logging.getLogger(__name__)
+
+File = str | Path | IO[bytes]
 
 # In each release: the file of ratings and the file of movies. The last is the form inside the wheel.
 _RELEASES = (("u.data", "u.item"), ("ratings.dat", "movies.dat"), ("ratings.csv", "movies.csv"), ("ml-100k.inter", "ml-100k.item"))
 _TABLE_SUFFIXES = {".csv", ".tsv", ".txt", ".dat", ".data", ".inter"}
 _LARGEST_FILE = 4 << 30  # bytes; the ratings of the largest release take 0.9 GB
+_LARGEST_RATIO = 50  # unpacked to packed size; the releases' is about 4, and only a bomb's is hundreds
 _ML_100K_GENRES = (  # in the order of u.item's flags
     *("unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary", "Drama", "Fantasy"),
     *("Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi", "Thriller", "War", "Western"),
@@ -33,7 +46,9 @@ class _Files:
 
     def find(self, last_name: str) -> str | None:
         matches = [n for n in self.names if PurePosixPath(n).name.lower() == last_name]
-        return min(matches, key=len, default=None)
+        if len(matches) > 1:
+            raise DataError(f"There is more than one {last_name}: {', '.join(matches[:4])}. Keep the one that is meant.")
+        return matches[0] if matches else None
 
     def read(self, name: str) -> str:
         return decode(self._read(name), PurePosixPath(name).name)
@@ -42,20 +57,32 @@ class _Files:
 @contextmanager
 def _open_files(path: Path) -> Iterator[_Files]:
     if path.is_dir():
-        yield _Files([p.name for p in sorted(path.iterdir()) if p.is_file()], lambda name: (path / name).read_bytes())
+        files = [p for pattern in ("*", "*/*") for p in sorted(path.glob(pattern)) if p.is_file()]
+        yield _Files([p.relative_to(path).as_posix() for p in files], lambda name: (path / name).read_bytes())
         return
+    with _whole_zip(path.name):
+        archive = zipfile.ZipFile(path)
+    with archive:
+        names = [i.filename for i in archive.infolist() if not i.is_dir() and "__MACOSX" not in i.filename]
+        yield _Files(names, lambda name: _read_member(archive, name, path.name))
+
+
+@contextmanager
+def _whole_zip(name: str) -> Iterator[None]:
+    """Say in one way whatever zipfile finds wrong with an archive."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            names = [i.filename for i in archive.infolist() if not i.is_dir() and "__MACOSX" not in i.filename]
-            yield _Files(names, lambda name: _read_member(archive, name))
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
-        raise DataError(f"{path.name} is not a whole zip archive ({error}). Download or make it again.") from error
+        yield
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, RuntimeError, OSError, ValueError) as error:
+        raise DataError(f"{name} is not a whole zip archive ({error}). Download or make it again.") from error
 
 
-def _read_member(archive: zipfile.ZipFile, name: str) -> bytes:
-    if archive.getinfo(name).file_size > _LARGEST_FILE:
-        raise DataError(f"{name} would take more than {_LARGEST_FILE >> 30} GB unpacked.")
-    with archive.open(name) as stream:
+def _read_member(archive: zipfile.ZipFile, name: str, archive_name: str) -> bytes:
+    info = archive.getinfo(name)
+    if info.flag_bits & 1:
+        raise DataError(f"{archive_name} is locked with a password. Unpack it, and give the file inside.")
+    if info.file_size > min(_LARGEST_FILE, _LARGEST_RATIO * info.compress_size + (10 << 20)):
+        raise DataError(f"{archive_name}: {name} would unpack to {info.file_size / 1e6:,.0f} MB from {info.compress_size / 1e6:,.1f} MB.")
+    with _whole_zip(archive_name), archive.open(info) as stream:
         return stream.read(_LARGEST_FILE)
 
 
@@ -69,16 +96,13 @@ def load_dataset(name: str = "ml-100k", *, on_progress: datasets.Progress | None
     """
     dataset = datasets.get_dataset(name)
     path = datasets.fetch(name, on_progress=on_progress)
-    return read_ratings(path, source=Source(name, dataset.title, dataset.licence, dataset.citation))
+    try:
+        return read_ratings(path, source=Source(name, dataset.title, dataset.licence, dataset.citation))
+    except DataError as error:
+        raise DataError(f"{error} To fetch it afresh, delete {path}") from error
 
 
-def read_ratings(
-    path: str | Path | BinaryIO,
-    movies: str | Path | None = None,
-    *,
-    drop_bad: bool = False,
-    source: Source | None = None,
-) -> Ratings:
+def read_ratings(path: File, movies: File | None = None, *, drop_bad: bool = False, source: Source | None = None) -> Ratings:
     """Read ratings from a CSV or TSV file, a zip or a folder.
 
     Parameters
@@ -86,8 +110,8 @@ def read_ratings(
     path : path or binary file
         A table with or without a header, any separator; or a zip or folder that holds a MovieLens release, or one table.
         Columns are found under their usual names (userId/user_id/user, movieId/item_id/movie/item, rating/score,
-        timestamp, title, genres), else taken as user, movie, rating, timestamp.
-    movies : path, optional
+        timestamp, title, genres), else taken as user, movie, rating, timestamp. A binary file is a table.
+    movies : path or binary file, optional
         A second table with movie ids, titles and genres.
     drop_bad : bool
         Drop bad rows and count them in ``Ratings.report`` instead of stopping at the first.
@@ -103,19 +127,34 @@ def read_ratings(
     DataError
         The file cannot be read, or a row is bad: says file, line, column, value and rule.
     """
-    catalogue = _read_movies_file(Path(movies)) if movies else {}
-    if not isinstance(path, (str, Path)):
-        name = Path(getattr(path, "name", "upload")).name
-        if name.lower().endswith((".zip", ".whl")):
-            raise DataError(f"{name}: give an archive by its path.")
-        return _build(decode(path.read(), name), name, catalogue, drop_bad, source)
-    path = Path(path)
-    if not path.exists():
-        raise DataError(f"There is no file {path}. Check the spelling, or give the full path.")
-    if path.is_dir() or zipfile.is_zipfile(path) or path.suffix.lower() in (".zip", ".whl"):
-        with _open_files(path) as files:
-            return _read_collection(files, path.name, catalogue, drop_bad, source)
-    return _build(decode(path.read_bytes(), path.name), path.name, catalogue, drop_bad, source)
+    try:
+        catalogue = _read_movies(*_read_text(movies)) if movies is not None else {}
+        if isinstance(path, (str, Path)):
+            place = Path(path).expanduser()
+            if place.is_dir() or place.suffix.lower() in (".zip", ".whl") or (place.is_file() and zipfile.is_zipfile(place)):
+                with _open_files(place) as files:
+                    return _read_collection(files, place.name, catalogue, drop_bad, source)
+        text, name = _read_text(path)
+        return _build(text, name, catalogue, drop_bad, source)
+    except FileNotFoundError as error:
+        raise DataError(f"There is no file {error.filename}. Check the spelling, or give the full path.") from error
+    except OSError as error:
+        raise DataError(f"{error.filename or path} cannot be read: {error.strerror or error}.") from error
+    except MemoryError as error:
+        raise DataError("The file does not fit into memory. Use a smaller one.") from error
+
+
+def _read_text(file: File) -> tuple[str, str]:
+    """The text of a table, and what to call it."""
+    if isinstance(file, (str, Path)):
+        place = Path(file).expanduser()
+        return decode(place.read_bytes(), place.name), place.name
+    name = PurePosixPath(str(getattr(file, "name", "upload"))).name
+    data: bytes | str = file.read()
+    data = data.encode() if isinstance(data, str) else data
+    if data.startswith(b"PK\x03\x04"):
+        raise DataError(f"{name} is an archive: give it by its path.")
+    return decode(data, name), name
 
 
 def _read_collection(files: _Files, name: str, catalogue: Catalogue, drop_bad: bool, source: Source | None) -> Ratings:
@@ -130,12 +169,13 @@ def _find_tables(files: _Files, name: str) -> tuple[str, str | None]:
     for ratings_name, movies_name in _RELEASES:
         if found := files.find(ratings_name):
             return found, files.find(movies_name)
-    tables = [n for n in files.names if PurePosixPath(n).suffix.lower() in _TABLE_SUFFIXES]
-    likely = [n for n in tables if "rating" in PurePosixPath(n).name.lower()] or tables
+    last_names = {n: PurePosixPath(n).name.lower() for n in files.names}
+    tables = [n for n, last in last_names.items() if PurePosixPath(last).suffix in _TABLE_SUFFIXES and "readme" not in last]
+    likely = [n for n in tables if "rating" in last_names[n]] or tables
     if len(likely) != 1:
-        found_names = ", ".join(PurePosixPath(n).name for n in tables[:6]) or "no table at all"
+        found_names = ", ".join(tables[:6]) or "no table at all"
         raise DataError(f"{name} should hold one file of ratings, such as ratings.csv or u.data; found {found_names}.")
-    return likely[0], next((n for n in tables if n != likely[0] and "movie" in PurePosixPath(n).name.lower()), None)
+    return likely[0], next((n for n in tables if n != likely[0] and "movie" in last_names[n]), None)
 
 
 def _own(name: str) -> Source:
@@ -144,72 +184,71 @@ def _own(name: str) -> Source:
 
 def _build(text: str, name: str, catalogue: Catalogue, drop_bad: bool, source: Source | None) -> Ratings:
     columns = read_columns(text, name, drop_bad=drop_bad)
-    if columns.movie_id.dtype == object:
-        catalogue = {str(key): value for key, value in catalogue.items()}
     return build_ratings(
         columns.user_id,
         columns.movie_id,
         columns.rating,
         timestamp=columns.timestamp,
-        movies=columns.catalogue | catalogue,
+        movies=_matched(columns, catalogue) | columns.catalogue,
         source=source or _own(name),
         n_dropped=columns.n_dropped,
         reasons=columns.reasons,
     )
 
 
-def _read_movies_file(path: Path) -> Catalogue:
-    if not path.is_file():
-        raise DataError(f"There is no file {path}. Check the spelling, or give the full path.")
-    return _read_movies(decode(path.read_bytes(), path.name), path.name)
+def _matched(columns: Columns, catalogue: Catalogue) -> Catalogue:
+    """The catalogue under the ids as the ratings write them. Raises DataError if it knows none of the rated movies."""
+    if not catalogue:
+        return catalogue
+    if columns.movie_id.dtype != object:  # 0296 and 296.0 are 296
+        catalogue = {re.sub(r"^0+(?=[0-9])|\.0*$", "", key): entry for key, entry in catalogue.items()}
+    rated = [str(movie_id) for movie_id in np.unique(columns.movie_id).tolist()]
+    untitled = [movie_id for movie_id in rated if movie_id not in catalogue]
+    if len(untitled) == len(rated) and rated:
+        raise DataError(
+            f"The table of movies knows none of the rated ones: ratings have ids like {rated[0]!r}, it has {next(iter(catalogue))!r}."
+        )
+    if untitled:
+        logger.warning("%d of %d rated movies have no title in the table of movies", len(untitled), len(rated))
+    return catalogue
 
 
 def _read_movies(text: str, name: str) -> Catalogue:
     """A table of movies in any of the releases' forms, or one with a header that names a movie id and a title."""
     if name.lower() == "u.item":
-        entries = _read_u_item(text, name)
-    elif name.lower() == "movies.dat":
-        entries = _read_movies_dat(text, name)
-    else:
-        entries = _read_headed_movies(text, name)
-    ids, _ = as_ids(list(entries))
-    return dict(zip(ids.tolist(), entries.values(), strict=True))
+        return _read_u_item(text, name)
+    if name.lower() == "movies.dat":
+        return {cells[0]: catalogue_entry({"title": cells[1], "genres": cells[2]}) for cells in _even_rows(text, "::", name, 3)}
+    return _read_headed_movies(text, name)
 
 
-def _read_u_item(text: str, name: str) -> dict[str, tuple[str, str]]:
+def _even_rows(text: str, separator: str, name: str, n_fields: int) -> Iterator[list[str]]:
+    for line, row in numbered_rows(text, separator, name):
+        if len(row) != n_fields:
+            raise DataError(f"{name}, line {line}: has {len(row)} fields where {n_fields} are expected.")
+        yield [cell.strip() for cell in row]
+
+
+def _read_u_item(text: str, name: str) -> Catalogue:
     entries = {}
-    for line, row in enumerate(text.split("\n"), 1):
-        cells = row.split("|")
-        if not row.strip():
-            continue
-        if len(cells) != 5 + len(_ML_100K_GENRES):
-            raise DataError(f"{name}, line {line}: has {len(cells)} fields where {5 + len(_ML_100K_GENRES)} are expected.")
+    for cells in _even_rows(text, "|", name, 5 + len(_ML_100K_GENRES)):
         genres = [genre for genre, flag in zip(_ML_100K_GENRES, cells[5:], strict=True) if flag == "1"]
-        entries[cells[0]] = cells[1].strip(), "|".join(genres)
+        entries[cells[0]] = cells[1], "|".join(genres)
     return entries
 
 
-def _read_movies_dat(text: str, name: str) -> dict[str, tuple[str, str]]:
-    entries = {}
-    for line, cells in numbered_rows(text, "::"):
-        if len(cells) != 3:
-            raise DataError(f"{name}, line {line}: has {len(cells)} fields where 3 are expected.")
-        entries[cells[0]] = catalogue_entry({"title": cells[1].strip(), "genres": cells[2].strip()})
-    return entries
-
-
-def _read_headed_movies(text: str, name: str) -> dict[str, tuple[str, str]]:
-    rows = numbered_rows(text, find_separator(text))
-    _, header = next(rows)
-    roles = find_roles(header)
+def _read_headed_movies(text: str, name: str) -> Catalogue:
+    separator = find_separator(text)
+    _, header = next(numbered_rows(text, separator, name), (0, [""]))
+    roles = find_roles(header, MOVIE_TABLE_ROLES)
     if not {"movie", "title"} <= roles.keys():
         raise DataError(f"{name} needs a header that names a movie id and a title; its first row is {header[:6]}.")
     from_wheel = any(cell.endswith(":token_seq") for cell in header)
+    rows = _even_rows(text, separator, name, len(header))
+    next(rows)
     entries = {}
-    for line, row in rows:
-        if len(row) != len(header):
-            raise DataError(f"{name}, line {line}: has {len(row)} fields where {len(header)} are expected.")
-        cells = {role: row[k].strip() for role, k in roles.items()}
+    for row in rows:
+        cells = {role: row[k] for role, k in roles.items()}
         if from_wheel:
             cells["genres"] = cells.get("genres", "").replace(" ", "|")
             if cells["title"] == "unkonwn":  # how the wheel spells ml-100k's movie 267

