@@ -2,6 +2,10 @@
 
 import sys
 
-from cfrec.cli import main
+if __name__ == "__main__":
+    try:
+        from cfrec.cli import main
 
-sys.exit(main())
+        sys.exit(main())
+    except KeyboardInterrupt:  # while it was starting up
+        sys.exit("cfrec: interrupted")

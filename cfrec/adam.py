@@ -16,11 +16,10 @@ from __future__ import annotations
 import logging
 import math
 import time
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from threading import Event
+from threading import Event, Lock
 
 import numpy as np
 import torch
@@ -40,15 +39,21 @@ _WARM_UP = 0.25  # share of the steps in which one_cycle rises
 _DIVERGED = 2.0  # an epoch has diverged if its training loss is this many times the lowest so far, and worse than guessing the mean
 
 
+_threads_lock = Lock()
+_threads_before: list[int] = []  # one entry a run under way
+
+
 @contextmanager
 def use_threads(n: int) -> Iterator[None]:
-    """Let torch use n CPU threads for a while."""
-    before = torch.get_num_threads()
+    """Let torch use n CPU threads for a while; when the last of several runs ends, as many as before the first."""
+    with _threads_lock:
+        _threads_before.append(torch.get_num_threads() if not _threads_before else _threads_before[0])
     torch.set_num_threads(n)
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        with _threads_lock:
+            torch.set_num_threads(_threads_before.pop())
 
 
 class _Adam:
@@ -96,10 +101,9 @@ class AdamRun:
         self.ratings, self.valid_ratings, self.config, self.device = train, valid, config, device
         self.users, self.movies, self.stars = self._tensors(train)
         self.valid = self._tensors(valid)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(config.seed)
-            self.net = EmbeddingNet(train.n_users, train.n_movies, config.n_factors, config.y_range(train.scale))
-            self._start_weights()
+        random, y_range = torch.Generator().manual_seed(config.seed), config.y_range(train.scale)
+        self.net = EmbeddingNet(train.n_users, train.n_movies, config.n_factors, y_range, generator=random)
+        self._scale_start()
         self.net.to(device)
         self.adam = _Adam(dict(self.net.named_parameters()), config.beta2, config.weight_decay)
         self.user_l2 = self._penalties(self.users, train.n_users, config.user_l2)
@@ -109,24 +113,18 @@ class AdamRun:
         self.best_epoch, self.best_loss, self.best = 0, self._valid_loss(), self._weights()
         part = slice(0, _CHUNK)
         self.lowest_train_loss = self._loss(self.users[part], self.movies[part], self.stars[part], clip=False)
-        self.state: TrainState | None = None
+        self.paused = 0.0  # seconds of this epoch
+        self.state = self._snapshot(0)
 
     def _tensors(self, ratings: Ratings) -> tuple[Tensor, Tensor, Tensor]:
         return tuple(torch.as_tensor(a, device=self.device) for a in (ratings.user_idx, ratings.movie_idx, ratings.rating))  # type: ignore[return-value]
 
-    def _start_weights(self) -> None:
-        config, net = self.config, self.net
-        for layer, std in (
-            (net.user_factors, config.factor_std),
-            (net.user_bias, config.bias_std),
-            (net.movie_factors, config.factor_std),
-            (net.movie_bias, config.bias_std),
-        ):
-            layer.weight.data.mul_(std)  # torch starts embeddings from N(0, 1)
-        if config.start_at_mean:
-            low, high = net.y_range
-            share = (float(self.ratings.rating.mean()) - low) / (high - low)
-            net.offset.fill_(math.log(share / (1 - share)))
+    def _scale_start(self) -> None:
+        for name, weight in self.net.named_parameters():
+            weight.data.mul_(self.config.factor_std if "factors" in name else self.config.bias_std)
+        low, high = self.net.y_range
+        share = (float(self.ratings.rating.mean()) - low) / (high - low)
+        self.net.offset.fill_(math.log(share / (1 - share)) if self.config.start_at_mean else 0.0)
 
     def _penalties(self, rows: Tensor, n_rows: int, l2: float) -> Tensor:
         """What a rating adds for each of its rows' squared weights: (n_rows,)."""
@@ -136,7 +134,9 @@ class AdamRun:
     def fit(self, on_epoch: OnEpoch, stop: Event, pause: Event) -> tuple[str, str]:
         """Run the epochs; returns (outcome, advice)."""
         for epoch in range(len(self.history) + 1, self.config.epochs + 1):
-            started = time.perf_counter()
+            if 0 < self.config.patience <= len(self.history) - self.best_epoch:
+                return "early_stopped", ""
+            started, self.paused = time.perf_counter(), 0.0
             train_loss = self._epoch(epoch, stop, pause)
             if train_loss is None:
                 self._keep_if_best(epoch, self._valid_loss())
@@ -145,15 +145,18 @@ class AdamRun:
             if advice := self._divergence(epoch, train_loss, valid_loss):
                 logger.warning("%s", advice)
                 return "diverged", advice
-            seconds = time.perf_counter() - started
+            seconds = time.perf_counter() - started - self.paused
             rate, speed = self._learning_rate(epoch / self.config.epochs), len(self.ratings) / seconds
             self.history.append(EpochMetrics(epoch, train_loss, valid_loss, rate, seconds, speed))
             self._keep_if_best(epoch, valid_loss)
             self.state = self._snapshot(epoch)
             on_epoch(self.history[-1])
-            if self.config.patience and epoch - self.best_epoch >= self.config.patience and epoch < self.config.epochs:
-                return "early_stopped", ""
+        if self.best_epoch == 0 and self.best_loss > 0.01 * self.ratings.scale[2] ** 2:
+            return "completed", f"Nothing was learned: no epoch was better than the random start. {self._advice()}"
         return "completed", ""
+
+    def _advice(self) -> str:
+        return f"Try a smaller learning rate, such as {min(self.config.learning_rate / 10, TrainConfig().learning_rate):.2g}."
 
     def _epoch(self, epoch: int, stop: Event, pause: Event) -> float | None:
         """Go through all ratings once in a new order; mean squared error, or None when stopped."""
@@ -164,14 +167,20 @@ class AdamRun:
         n_steps = math.ceil(len(stars) / size)
         total = torch.zeros((), device=self.device)
         for step in range(n_steps):
-            while pause.is_set() and not stop.is_set():
-                time.sleep(0.02)
+            if pause.is_set():
+                self._wait(pause, stop)
             if stop.is_set():
                 return None
             part = slice(step * size, (step + 1) * size)
             rate = self._learning_rate((epoch - 1 + step / n_steps) / self.config.epochs)
             total += self._step(users[part], movies[part], stars[part], rate)
         return float(total) / len(stars)
+
+    def _wait(self, pause: Event, stop: Event) -> None:
+        began = time.perf_counter()
+        while pause.is_set() and not stop.is_set():
+            time.sleep(0.02)
+        self.paused += time.perf_counter() - began
 
     def _learning_rate(self, progress: float) -> float:
         peak = self.config.learning_rate
@@ -216,8 +225,7 @@ class AdamRun:
             return ""
         return (
             f"Training diverged in epoch {epoch}: its loss went to {train_loss:.3g} from {self.lowest_train_loss:.3g}. "
-            f"The weights of epoch {self.best_epoch} are kept. "
-            f"Try a smaller learning rate, such as {self.config.learning_rate / 10:.2g}."
+            f"The weights of epoch {self.best_epoch} are kept. {self._advice()}"
         )
 
     def _keep_if_best(self, epoch: int, valid_loss: float) -> None:
@@ -231,7 +239,7 @@ class AdamRun:
         arrays = {f"last.{name}": weight for name, weight in self._weights().items()}
         arrays |= {f"best.{name}": weight for name, weight in self.best.items()}
         arrays |= {name: tensor.clone() for name, tensor in self.adam.state().items()}
-        return TrainState(epoch, self.best_epoch, _fingerprint(self.ratings), {k: v.cpu().numpy() for k, v in arrays.items()})
+        return TrainState(epoch, self.best_epoch, {k: v.cpu().numpy() for k, v in arrays.items()})
 
     def restore(self, trained: TrainedModel) -> None:
         """Go back to where a run stood after its last whole epoch."""
@@ -242,18 +250,26 @@ class AdamRun:
         mine, theirs = ({k: v for k, v in asdict(c).items() if k not in free} for c in (self.config, trained.config))
         if changed := [name for name in mine if mine[name] != theirs[name]]:
             raise ConfigError(f"A run can only be resumed with its own settings; changed: {', '.join(changed)}.")
-        if state.fingerprint != _fingerprint(self.ratings):
+        if self.config.schedule != "constant" and self.config.epochs != trained.config.epochs:
+            raise ConfigError(f"The schedule {self.config.schedule} spans the whole run: its epochs cannot be changed. Start a new run.")
+        if trained.fingerprint != self.ratings.fingerprint():
             raise DataError("The run to resume was trained on other ratings, or on another split of them.")
+        self._take_state(state)
+        self.history = list(trained.history)
+        self.best_loss = min([self.best_loss, *(m.valid_loss for m in self.history)])
+        self.lowest_train_loss = min([self.lowest_train_loss, *(m.train_loss for m in self.history)])
+
+    def _take_state(self, state: TrainState) -> None:
+        mine = self.state.arrays
+        if {name: a.shape for name, a in state.arrays.items()} != {name: a.shape for name, a in mine.items()}:
+            raise ConfigError("The stored state does not fit this network. Start a new run.")
         tensors = {name: torch.tensor(array, device=self.device) for name, array in state.arrays.items()}
         for name, weight in self.net.named_parameters():
             weight.data.copy_(tensors[f"last.{name}"])
         for name, tensor in self.adam.state().items():
             tensor.copy_(tensors[name])
         self.best = {name: tensors[f"best.{name}"] for name, _ in self.net.named_parameters()}
-        self.history = list(trained.history)
         self.best_epoch, self.state = state.best_epoch, state
-        self.best_loss = min([self.best_loss, *(m.valid_loss for m in self.history)])
-        self.lowest_train_loss = min([self.lowest_train_loss, *(m.train_loss for m in self.history)])
 
     def best_weights(self) -> dict[str, FloatArray]:
         """The best weights as arrays. Rows that no training rating touched are zero: nothing was learned of them."""
@@ -264,11 +280,3 @@ class AdamRun:
             arrays[f"{kind}_bias"][untouched] = 0
             arrays[f"{kind}_bias"] = arrays[f"{kind}_bias"][:, 0]
         return arrays
-
-
-def _fingerprint(ratings: Ratings) -> int:
-    """A checksum of the ratings in their order: tells whether a run is resumed on the data it was begun with."""
-    value = 0
-    for array in (ratings.user_idx, ratings.movie_idx, ratings.rating):
-        value = zlib.crc32(np.ascontiguousarray(array).data, value)
-    return value

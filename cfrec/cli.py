@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import logging
 import os
 import sys
@@ -11,12 +12,11 @@ from dataclasses import fields
 from typing import NoReturn
 
 from cfrec import commands
-from cfrec.config import DEFAULT_PRESET, LIMITS, SCHEDULES, TrainConfig
+from cfrec.config import DEFAULT_PRESET, SCHEDULES, TrainConfig
 from cfrec.datasets import DATASETS
 from cfrec.errors import CfrecError
 
 _DESCRIPTION = "Train a movie recommender and see what it learned. Start with:  python -m cfrec similar snow white"
-_SETTING_FLAGS = [f for f in fields(TrainConfig) if f.name in LIMITS]  # each number of TrainConfig is a flag
 
 
 class _Parser(argparse.ArgumentParser):
@@ -27,10 +27,21 @@ class _Parser(argparse.ArgumentParser):
         sys.exit(2)
 
 
+def _count(text: str) -> int:
+    if int(text) < 1:
+        raise ValueError
+    return int(text)
+
+
+_count.__name__ = "number from 1 on"  # argparse says: invalid … value
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code: 0, 2 with one line on stderr, or 130 when interrupted."""
     args = build_parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO if args.verbose else logging.ERROR, format="%(message)s", stream=sys.stderr)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal that has no é shows a question mark
     try:
         args.run(args)
         sys.stdout.flush()
@@ -42,6 +53,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     except BrokenPipeError:  # the reader of a pipe, such as head, has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        print(f"cfrec: the result could not be written: {error.strerror or error}", file=sys.stderr)
+        return 2
     return 0
 
 
@@ -88,15 +102,16 @@ def _add_train(commands_: _Commands[_Parser]) -> None:
     parser.add_argument("--out", metavar="FOLDER", help="where to store the model, such as models/mine")
     parser.add_argument("--resumable", action="store_true", help="store what is needed to resume the run (a stopped run always does)")
     parser.add_argument("--resume", metavar="FOLDER", help="go on with a stored run, with its settings")
-    parser.add_argument("--valid-fraction", type=float, default=0.2, metavar="SHARE", help="share of ratings held out (default: 0.2)")
-    parser.add_argument("--split-seed", type=int, default=42, metavar="N", help="which ratings are held out (default: 42)")
+    parser.add_argument("--valid-fraction", type=float, metavar="SHARE", help="share of ratings held out (default: 0.2)")
+    parser.add_argument("--split-seed", type=int, metavar="N", help="which ratings are held out (default: 42)")
     parser.add_argument("--device", metavar="NAME", help="auto, cpu, cuda, cuda:1 or mps (default: auto)")
     parser.add_argument("--schedule", choices=SCHEDULES, help="how the learning rate changes")
-    for field in _SETTING_FLAGS:
-        low, high = LIMITS[field.name]
-        kind = int if field.type == "int" else float
-        parser.add_argument("--" + field.name.replace("_", "-"), type=kind, metavar="N", help=f"{low:g} to {high:g}")
-    parser.epilog = "Settings left out come from the preset; what each means is in cfrec/config.py."
+    for setting in fields(TrainConfig):
+        low, high, text = (setting.metadata[key] for key in ("low", "high", "help"))
+        if low is not None:  # each number is a flag
+            kind = int if setting.type == "int" else float
+            parser.add_argument("--" + setting.name.replace("_", "-"), type=kind, metavar="N", help=f"{text} ({low} to {high})")
+    parser.epilog = "Settings left out come from the preset."
 
 
 def _add_evaluate(commands_: _Commands[_Parser]) -> None:
@@ -127,7 +142,7 @@ def _add_model(parser: argparse.ArgumentParser, k: int) -> None:
     parser.add_argument(
         "--model", default=commands.SHIPPED_MODEL, metavar="FOLDER", help=f"a stored model (default: {commands.SHIPPED_MODEL})"
     )
-    parser.add_argument("-k", type=int, default=k, metavar="N", help=f"how many movies (default: {k})")
+    parser.add_argument("-k", type=_count, default=k, metavar="N", help=f"how many movies (default: {k})")
 
 
 def _add_recommend(commands_: _Commands[_Parser]) -> None:

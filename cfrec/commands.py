@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import signal
-import threading
 import time
 from argparse import Namespace
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +16,7 @@ from cfrec import datasets, evaluation, explore, storage
 from cfrec import export as export_
 from cfrec import search as search_
 from cfrec.config import TrainConfig
-from cfrec.console import download_progress, epoch_progress, print_json, print_table, records, show
+from cfrec.console import download_progress, epoch_progress, print_json, print_table, records, show, stop_on_interrupt
 from cfrec.errors import ConfigError, DataError, ModelError
 from cfrec.ratings import Ratings
 from cfrec.readers import load_dataset, read_ratings
@@ -32,9 +29,10 @@ SHIPPED_MODEL = "models/ml-100k"
 
 
 def _load_model(name: str) -> TrainedModel:
-    """A model by folder, or by its name in models/."""
-    in_models = Path("models", name)
-    return storage.load_model(in_models if not Path(name).exists() and in_models.exists() else name)
+    """A model by folder, or by its name in models/; the shipped one from wherever cfrec is run."""
+    beside_cfrec = Path(__file__).parent.parent
+    places = [Path(name), Path("models", name), *([beside_cfrec / SHIPPED_MODEL] if name == SHIPPED_MODEL else [])]
+    return storage.load_model(next((place for place in places if place.is_dir()), places[0]))
 
 
 def _fetch(name: str) -> Ratings:
@@ -103,29 +101,9 @@ def _config(args: Namespace, base: TrainConfig | None) -> TrainConfig:
     changes = {name: getattr(args, name) for name in names}
     if base is None:
         return TrainConfig.preset(args.preset or TrainConfig().recipe, **changes)
+    if args.preset or args.valid_fraction is not None or args.split_seed is not None:
+        raise ConfigError("A resumed run keeps its preset and its held-out ratings: leave --preset, --valid-fraction and --split-seed out.")
     return replace(base, **changes)
-
-
-@contextmanager
-def _stop_on_interrupt() -> Iterator[threading.Event]:
-    """An event that the first Ctrl-C, or SIGTERM, sets; the second Ctrl-C interrupts as usual."""
-    stop = threading.Event()
-
-    def on_signal(*_: object) -> None:
-        if stop.is_set():
-            raise KeyboardInterrupt
-        stop.set()
-        show("Stopping: the best so far is kept.")
-
-    if threading.current_thread() is not threading.main_thread():  # only the main thread may handle signals
-        yield stop
-        return
-    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def train_model(args: Namespace) -> None:
@@ -133,16 +111,19 @@ def train_model(args: Namespace) -> None:
     started = time.perf_counter()
     resumed = _load_model(args.resume) if args.resume else None
     config = _config(args, resumed.config if resumed else None)
-    fraction, seed = resumed.split if resumed and resumed.split else (args.valid_fraction, args.split_seed)
+    out = args.out or args.resume
+    if out:
+        storage.check_folder(out)
+    fraction, seed = (resumed and resumed.split) or (args.valid_fraction or 0.2, 42 if args.split_seed is None else args.split_seed)
     part, valid = _ratings(args).split(fraction, seed)
-    with epoch_progress(config.epochs) as on_epoch, _stop_on_interrupt() as stop:
+    with epoch_progress(config.epochs) as on_epoch, stop_on_interrupt() as stop:
         trained = train(part, valid, config, on_epoch=on_epoch, stop=stop, resume=resumed)
     trained = replace(trained, split=(fraction, seed))
-    if trained.outcome == "diverged" and not trained.history:
-        raise ConfigError(trained.advice)
+    if trained.best_epoch == 0 and trained.outcome != "completed":
+        unchanged = f" {out} is unchanged." if out else ""
+        raise ConfigError((trained.advice or "Stopped before anything was learned.") + unchanged)
     if trained.advice:
         show(trained.advice)
-    out = args.out or args.resume
     if out:
         storage.save_model(trained, out, resumable=args.resumable or trained.outcome == "stopped")
     result = _training_result(trained, time.perf_counter() - started) | {"out": out}
@@ -150,7 +131,8 @@ def train_model(args: Namespace) -> None:
         print_json(result)
         return
     errors = "RMSE {rmse:.3f}, MSE {mse:.4f}, MAE {mae:.3f}".format_map(trained.metrics)
-    print(f"{trained.outcome}: epoch {trained.best_epoch} of {len(trained.history)} is the best; on held-out ratings {errors} stars.")
+    epochs = f"{len(trained.history)} whole epochs; the weights of epoch {trained.best_epoch} are the best"
+    print(f"{trained.outcome} after {epochs}: on held-out ratings {errors} stars.")
     print(f"Fit in {trained.fit_seconds:.1f} s on {trained.device}.")
     print(f"Stored in {out}. See: python -m cfrec biases --model {out}" if out else "Not stored: give --out models/NAME to keep it.")
 
@@ -174,7 +156,7 @@ def _training_result(trained: TrainedModel, seconds: float) -> dict[str, Any]:
 
 def evaluate_model(args: Namespace) -> None:
     """Measure a model on its held-out ratings, or its recipe on folds."""
-    if not args.folds:
+    if args.folds is None:
         trained = _load_model(args.model)
         errors = evaluation.evaluate(trained, _ratings(args))
         result: dict[str, Any] = {"model": args.model, **errors, "n_valid": trained.n_valid}
@@ -198,8 +180,10 @@ def _print(args: Namespace, table: pd.DataFrame, **more: object) -> None:
     """A table, or JSON: its rows alone, or beside what else there is to say."""
     if args.json:
         print_json({**more, "movies": records(table)} if more else records(table))
-    else:
+    elif len(table):
         print_table(table)
+    else:
+        print("No movie found. Fewer filters, or a lower --min-ratings, may help.")
 
 
 def biases(args: Namespace) -> None:
@@ -208,10 +192,9 @@ def biases(args: Namespace) -> None:
     if args.json:
         print_json({"best": records(table.head(args.k)), "worst": records(table.tail(args.k)[::-1])})
         return
-    print("Best")
-    print_table(table.head(args.k))
-    print("\nWorst")
-    print_table(table.tail(args.k)[::-1])
+    for heading, part in (("Best", table.head(args.k)), ("\nWorst", table.tail(args.k)[::-1])):
+        print(heading)
+        _print(args, part)
 
 
 def project(args: Namespace) -> None:
@@ -233,11 +216,7 @@ def similar(args: Namespace) -> None:
     title = trained.movies["title"][trained.movie_row(movie_id)]
     table = explore.similar_movies(trained, movie_id, args.k, args.min_ratings, genre=args.genre, years=args.years and tuple(args.years))
     if not args.json:
-        print(
-            f"Like {title}"
-            if len(table)
-            else f"Nothing like {title} was found: no movie passes the filters, or it has no ratings to learn from."
-        )
+        print(f"Like {title}" if trained.movie_factors[trained.movie_row(movie_id)].any() else f"Nothing was learned about {title}")
     _print(args, table, query={"movie_id": movie_id, "title": title})
 
 

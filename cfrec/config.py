@@ -2,113 +2,63 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from cfrec.errors import ConfigError
 
-LIMITS: dict[str, tuple[float, float]] = {
-    "n_factors": (1, 1_024),
-    "epochs": (1, 1_000),
-    "batch_size": (1, 1 << 20),
-    "learning_rate": (1e-6, 10.0),
-    "beta2": (0.5, 0.99999),
-    "weight_decay": (0.0, 1.0),
-    "user_l2": (0.0, 10.0),
-    "movie_l2": (0.0, 10.0),
-    "bias_l2": (0.0, 10.0),
-    "l2_exponent": (0.0, 1.0),
-    "factor_std": (0.0, 2.0),
-    "bias_std": (0.0, 2.0),
-    "margin_below": (0.05, 2.0),
-    "margin_above": (0.05, 2.0),
-    "patience": (0, 1_000),
-    "seed": (0, 2**31 - 1),
-    "n_threads": (1, 256),
-}
 SCHEDULES = ("constant", "linear", "one_cycle")
 DEFAULT_PRESET = "balanced"
 _TYPES: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "str": (str,), "bool": (bool,)}
+
+
+def _setting(default: Any, explanation: str, low: float | None = None, high: float | None = None) -> Any:
+    """A field of TrainConfig with what it means and its limits."""
+    return field(default=default, metadata={"help": explanation, "low": low, "high": high})
 
 
 @dataclass(frozen=True)
 class TrainConfig:
     """How to train. Validated on creation; the defaults are the preset ``balanced``.
 
-    Attributes
-    ----------
-    recipe : str
-        Name of the preset these settings started from.
-    n_factors : int
-        Numbers learned for each user and each movie, besides a bias.
-    epochs : int
-        Times to go through all training ratings.
-    batch_size : int
-        Ratings learned from in one step.
-    learning_rate : float
-        Largest step size of Adam.
-    schedule : str
-        ``constant``; ``linear``: falls to 0; ``one_cycle``: rises for a quarter of the steps, then falls to 0.
-    beta2 : float
-        Adam's memory for squared gradients.
-    weight_decay : float
-        Adam's coupled decay of all weights, as the post uses it.
-    user_l2, movie_l2, bias_l2 : float
-        Penalty on the squares of the weights that a rating involves, added to its squared error.
-    l2_exponent : float
-        Shares the penalty among rows: a row with n ratings pays ``(mean n / n) ** l2_exponent`` as much for each of them.
-        0: every rating pays alike; 1: every row pays alike in all.
-    factor_std, bias_std : float
-        Standard deviation of the random start.
-    start_at_mean : bool
-        Fix the network's offset so that zero weights predict the mean rating.
-    margin_below, margin_above : float
-        How far the sigmoid reaches past the lowest and highest rating, in steps of the rating scale.
-    patience : int
-        Stop after this many epochs without a better validation loss; 0: never.
-    seed : int
-        Of the random start and the order of ratings.
-    device : str
-        ``auto``, ``cpu``, ``cuda``, ``cuda:1`` … or ``mps``.
-    n_threads : int
-        CPU threads; results are bit-identical at a fixed number.
+    What each field means, and its limits, stand beside it, and are in the metadata of ``dataclasses.fields(TrainConfig)``.
     """
 
-    recipe: str = DEFAULT_PRESET
-    n_factors: int = 50
-    epochs: int = 12
-    batch_size: int = 512
-    learning_rate: float = 0.007
-    schedule: str = "one_cycle"
-    beta2: float = 0.95
-    weight_decay: float = 0.0
-    user_l2: float = 0.2
-    movie_l2: float = 0.12
-    bias_l2: float = 0.005
-    l2_exponent: float = 0.7
-    factor_std: float = 0.01
-    bias_std: float = 0.0
-    start_at_mean: bool = True
-    margin_below: float = 0.5
-    margin_above: float = 0.5
-    patience: int = 0
-    seed: int = 42
-    device: str = "auto"
-    n_threads: int = 1
+    recipe: str = _setting(DEFAULT_PRESET, "name of the preset these settings started from")
+    n_factors: int = _setting(50, "numbers learned for each user and each movie, besides a bias", 1, 1_024)
+    epochs: int = _setting(12, "times to go through all training ratings", 1, 1_000)
+    batch_size: int = _setting(512, "ratings learned from in one step", 1, 1_000_000)
+    learning_rate: float = _setting(0.007, "largest step of Adam", 1e-6, 10.0)
+    schedule: str = _setting("one_cycle", "constant; linear: falls to 0; one_cycle: rises for a quarter of the run, then falls to 0")
+    beta2: float = _setting(0.95, "Adam's memory for squared gradients", 0.5, 0.99999)
+    weight_decay: float = _setting(0.0, "Adam's coupled decay of all weights, as the post uses it", 0.0, 1.0)
+    user_l2: float = _setting(0.2, "penalty on a user's squared factors, added to each rating's squared error", 0.0, 10.0)
+    movie_l2: float = _setting(0.12, "penalty on a movie's squared factors, added to each rating's squared error", 0.0, 10.0)
+    bias_l2: float = _setting(0.005, "penalty on both squared biases, added to each rating's squared error", 0.0, 10.0)
+    l2_exponent: float = _setting(
+        0.7, "a row with n ratings pays (mean n / n) ** this for each; 0: every rating pays alike, 1: every row in all", 0.0, 1.0
+    )
+    factor_std: float = _setting(0.01, "standard deviation of the factors at the start", 0.0, 2.0)
+    bias_std: float = _setting(0.0, "standard deviation of the biases at the start", 0.0, 2.0)
+    start_at_mean: bool = _setting(True, "fix the network's offset so that zero weights predict the mean rating")
+    margin_below: float = _setting(0.5, "how far the sigmoid reaches below the lowest rating, in steps of the rating scale", 0.05, 2.0)
+    margin_above: float = _setting(0.5, "how far the sigmoid reaches above the highest rating, in steps of the rating scale", 0.05, 2.0)
+    patience: int = _setting(0, "stop after this many epochs without a better validation loss; 0: never", 0, 1_000)
+    seed: int = _setting(42, "of the random start and the order of ratings", 0, 2**31 - 1)
+    device: str = _setting("auto", "auto, cpu, cuda, cuda:1 or mps")
+    n_threads: int = _setting(1, "CPU threads; results are bit-identical at a fixed number", 1, 256)
 
     def __post_init__(self) -> None:
         """Raise ConfigError for a field of the wrong type or out of range."""
-        for field in fields(self):
-            value: Any = getattr(self, field.name)
-            if type(value) not in _TYPES[str(field.type)]:
-                raise ConfigError(f"{field.name} must be of type {field.type}, not {value!r}.")
-            if field.name in LIMITS:
-                low, high = LIMITS[field.name]
-                if not (math.isfinite(value) and low <= value <= high):
-                    raise ConfigError(f"{field.name} must lie between {low:g} and {high:g}, not be {value!r}.")
+        for setting in fields(self):
+            value: Any = getattr(self, setting.name)
+            if type(value) not in _TYPES[str(setting.type)]:
+                raise ConfigError(f"{setting.name} must be of type {setting.type}, not {value!r}.")
+            low, high = setting.metadata["low"], setting.metadata["high"]
+            if low is not None and not low <= value <= high:
+                raise ConfigError(f"{setting.name} must lie between {low} and {high}, not be {value!r}.")
         if self.schedule not in SCHEDULES:
             raise ConfigError(f"schedule must be one of {', '.join(SCHEDULES)}, not {self.schedule!r}.")
 
@@ -127,7 +77,7 @@ class TrainConfig:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrainConfig:
         """Settings from a mapping, as ``to_dict`` makes it. Raises ConfigError for an unknown field."""
-        known = {field.name for field in fields(cls)}
+        known = {setting.name for setting in fields(cls)}
         if unknown := sorted(set(values) - known):
             raise ConfigError(f"There is no setting {', '.join(unknown)}. Known: {', '.join(sorted(known))}.")
         return cls(**values)
@@ -197,8 +147,10 @@ def free_memory() -> int:
     import psutil
 
     free = int(psutil.virtual_memory().available)
-    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
+    group = Path("/sys/fs/cgroup")
     try:
-        return min(free, int(limit.read_text()) - int(used.read_text()))
-    except (OSError, ValueError):  # no container, or one without a limit ("max")
+        limit, used = (int((group / name).read_text()) for name in ("memory.max", "memory.current"))
+        reclaimable = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())["inactive_file"]
+    except (OSError, ValueError, KeyError):  # no container, or one without a limit ("max")
         return free
+    return min(free, limit - used + int(reclaimable))

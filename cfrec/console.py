@@ -1,9 +1,12 @@
-"""What the command line shows: tables, one JSON document, and progress on stderr."""
+"""The terminal: tables, one JSON document, progress on stderr, and Ctrl-C."""
 
 from __future__ import annotations
 
+import contextlib
 import json
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -16,8 +19,9 @@ from cfrec.trained import EpochMetrics
 
 
 def show(message: str) -> None:
-    """Say something beside the result, on stderr."""
-    tqdm.write(message, file=sys.stderr)
+    """Say something beside the result, on stderr. That nobody listens there must not end a training."""
+    with contextlib.suppress(BrokenPipeError):
+        tqdm.write(message, file=sys.stderr)
 
 
 def print_json(document: object) -> None:
@@ -75,3 +79,25 @@ def download_progress(name: str) -> Iterator[Callable[[int, int], None] | None]:
             bar.update(done - bar.n)
 
         yield advance
+
+
+@contextmanager
+def stop_on_interrupt() -> Iterator[threading.Event]:
+    """An event that the first Ctrl-C, or SIGTERM, sets; the second Ctrl-C interrupts as usual."""
+    stop = threading.Event()
+
+    def on_signal(*_: object) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+        show("Stopping: the best so far is kept.")
+
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may handle signals
+        yield stop
+        return
+    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

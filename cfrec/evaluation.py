@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 
 from cfrec.config import TrainConfig
-from cfrec.errors import DataError
+from cfrec.errors import ConfigError, DataError
 from cfrec.metrics import prediction_errors
 from cfrec.ratings import Ratings
 from cfrec.trained import TrainedModel
@@ -25,8 +25,11 @@ def evaluate(trained: TrainedModel, ratings: Ratings) -> dict[str, float]:
         raise DataError("This model does not say which ratings were held out. Use --folds to train its recipe afresh on folds.")
     if list(ratings.user_ids) != list(trained.user_ids) or list(ratings.movies["movie_id"]) != list(trained.movies["movie_id"]):
         raise DataError("These ratings have other users or movies than the model's. Use --folds to train its recipe on them.")
-    fraction, seed = trained.split
-    valid = ratings.split(fraction, seed)[1]
+    part, valid = ratings.split(*trained.split)
+    if part.fingerprint() != trained.fingerprint:
+        raise DataError(
+            "These are not the ratings, in the order, that the model was trained on: some that it learned from would be held out."
+        )
     return prediction_errors(trained.predict_rows(valid.user_idx, valid.movie_idx), valid.rating)
 
 
@@ -48,7 +51,10 @@ def cross_validate(
     """
     folds: list[Mapping[str, float]] = []
     for number, (part, held_out) in enumerate(ratings.folds(n_folds), 1):
-        mse = train(part, held_out, config).history[-1].valid_loss
+        trained = train(part, held_out, config)
+        if trained.outcome == "diverged":
+            raise ConfigError(f"Fold {number}: {trained.advice}")
+        mse = trained.history[-1].valid_loss
         errors = {"mse": mse, "rmse": math.sqrt(mse)}
         folds.append(errors)
         if on_fold:

@@ -16,6 +16,8 @@ class EmbeddingNet(nn.Module):
     n_users, n_movies, n_factors : int
     y_range : (low, high)
         Stars that the sigmoid can come near to but never reaches.
+    generator : torch.Generator, optional
+        Of the weights at the start, N(0, 1) as in ``nn.Embedding``; torch's own where left out.
 
     ``offset`` is a constant, 0 unless training starts from the mean rating; it is not learned.
     Source: Koren, Bell & Volinsky (2009), "Matrix factorization techniques for recommender systems".
@@ -23,12 +25,23 @@ class EmbeddingNet(nn.Module):
 
     offset: Tensor
 
-    def __init__(self, n_users: int, n_movies: int, n_factors: int = 50, y_range: tuple[float, float] = (0.0, 5.5)) -> None:
+    def __init__(
+        self,
+        n_users: int,
+        n_movies: int,
+        n_factors: int = 50,
+        y_range: tuple[float, float] = (0.0, 5.5),
+        *,
+        generator: torch.Generator | None = None,
+    ) -> None:
         super().__init__()
-        self.user_factors = nn.Embedding(n_users, n_factors)
-        self.user_bias = nn.Embedding(n_users, 1)
-        self.movie_factors = nn.Embedding(n_movies, n_factors)
-        self.movie_bias = nn.Embedding(n_movies, 1)
+
+        def layer(rows: int, size: int) -> nn.Embedding:
+            weight = torch.randn(rows, size, generator=generator)
+            return nn.Embedding(rows, size, _weight=weight)  # as from_pretrained does, which has no types
+
+        self.user_factors, self.user_bias = layer(n_users, n_factors), layer(n_users, 1)
+        self.movie_factors, self.movie_bias = layer(n_movies, n_factors), layer(n_movies, 1)
         self.register_buffer("offset", torch.zeros(()))
         self.y_range = y_range
 

@@ -13,12 +13,13 @@ from cfrec.trained import TrainedModel
 
 _STEPS = 8  # Gauss-Newton converges in three or four
 _LEAST_L2 = 0.05  # for models trained without a penalty per rating: a few stars must not fix fifty numbers
+_LEAST_VARIANCE = 1e-6  # of the users' biases
 
 
 def fold_in(trained: TrainedModel, stars: Mapping[object, float]) -> tuple[FloatArray, float]:
     """Factors and bias for a user the model was not trained on.
 
-    Minimises the training loss of this user's ratings with the movies held fixed, by Gauss-Newton steps, each a ridge
+    Minimises the training loss of the ratings with the movies held fixed, by Gauss-Newton steps, each a ridge
     regression in closed form: with s the predicted stars, s' its slope and x = (q_m, 1),
     ``(sum s'^2 x x^T + penalty) step = sum s' (r - s) x - penalty * (p, b)``.
 
@@ -59,11 +60,14 @@ def fold_in(trained: TrainedModel, stars: Mapping[object, float]) -> tuple[Float
 
 
 def _penalty(trained: TrainedModel, n: int) -> FloatArray:
-    """What training adds for a user with n ratings: one number a factor, and one for the bias."""
+    """What training adds for a user with n ratings, one number a factor; and one for the bias.
+
+    The bias is held as the users' own biases are spread: with the weak penalty of training, it alone would explain a few stars.
+    """
     config = trained.config
     per_rating = max(config.user_l2, _LEAST_L2) * (trained.n_train / trained.n_users / n) ** config.l2_exponent
     penalty = np.full(trained.n_factors + 1, n * per_rating)
-    penalty[-1] = n * max(config.bias_l2, _LEAST_L2 / 10)
+    penalty[-1] = max(n * config.bias_l2, trained.metrics["mse"] / max(float(trained.user_bias.var()), _LEAST_VARIANCE))
     return penalty
 
 

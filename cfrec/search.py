@@ -54,28 +54,34 @@ def search_movies(trained: TrainedModel, text: str, k: int = 10) -> pd.DataFrame
 
 
 def find_movie(trained: TrainedModel, text: str) -> object:
-    """The one movie id a text stands for: an id, an exact title, or a clear best match.
+    """The one movie id a text stands for: an exact title, an id, or a clear best match.
 
     Raises
     ------
     NotFoundError
         Nothing resembles it, or several match about as well: names them.
     """
+    found = search_movies(trained, text, k=5)
+    exact = found[np.array([_plain(title) == _plain(text) or fold(title) == fold(text) for title in found["title"]], bool)]
+    if exact["title"].nunique() == 1:  # of two entries for one film the more rated comes first
+        return _first(exact)
     ids = {str(movie_id): movie_id for movie_id in trained.movies["movie_id"].tolist()}
     if text.strip() in ids:
         return ids[text.strip()]
-    found = search_movies(trained, text, k=5)
     if found.empty:
         raise NotFoundError(f"No title resembles {text!r}. Try a single distinctive word of it.")
-    exact = found[[_plain(t) == _plain(text) or fold(t) == fold(text) for t in found["title"]]]
-    close = exact if len(exact) == 1 else found[found["score"] > found["score"].iloc[0] - _CLOSE]
-    best: object = close["movie_id"].tolist()[0]
-    if len(close) == 1 and close["score"].iloc[0] >= _SURE:
-        return best
+    close = found[found["score"] > found["score"].iloc[0] - _CLOSE]
     names = "; ".join(f"{title} [{movie_id}]" for movie_id, title in zip(close["movie_id"], close["title"], strict=True))
-    if close["score"].iloc[0] < _SURE:
+    if found["score"].iloc[0] < _SURE:
         raise NotFoundError(f"No title resembles {text!r} much; the nearest: {names}. Try a single distinctive word of it.")
-    raise NotFoundError(f"{text!r} could be: {names}. Give more of the title, or the number in brackets.")
+    if len(close) > 1:
+        raise NotFoundError(f"{text!r} could be: {names}. Give more of the title, or the number in brackets.")
+    return _first(close)
+
+
+def _first(found: pd.DataFrame) -> object:
+    movie_id: object = found["movie_id"].tolist()[0]
+    return movie_id
 
 
 _indexes: WeakKeyDictionary[TrainedModel, TitleIndex] = WeakKeyDictionary()

@@ -36,7 +36,6 @@ class TrainState:
 
     epoch: int
     best_epoch: int
-    fingerprint: int  # of the training ratings
     arrays: Mapping[str, npt.NDArray[Any]]  # the weights last.* and best.*, and Adam's adam.*
 
 
@@ -58,6 +57,8 @@ class TrainedModel:
         ``completed``, ``early_stopped``, ``stopped`` or ``diverged``; ``advice`` says in words what to do about the last.
     fit_seconds : float
         The fit alone: data in memory to best weights.
+    fingerprint : int
+        Of the training ratings: see Ratings.fingerprint.
     split : (valid_fraction, seed) or None
         How the held-out ratings were set apart, where the caller says so.
     """
@@ -82,6 +83,7 @@ class TrainedModel:
     n_train: int
     n_valid: int
     created: str
+    fingerprint: int
     advice: str = ""
     split: tuple[float, int] | None = None
     state: TrainState | None = field(default=None, repr=False)

@@ -57,6 +57,8 @@ def train(
     config = config or TrainConfig()
     if train.n_users != valid.n_users or train.n_movies != valid.n_movies:
         raise DataError("The training and validation ratings are not parts of one data set: their users or movies differ.")
+    if not len(train) or not len(valid):
+        raise DataError("There are no ratings to train on, or none to validate on.")
     config.check_memory(train.n_users, train.n_movies, len(train) + len(valid))
     device = choose_device(config.device)
     from cfrec.adam import AdamRun, use_threads
@@ -95,6 +97,7 @@ def _trained_model(run: AdamRun, outcome: str, advice: str, fit_seconds: float) 
         n_train=len(train),
         n_valid=len(run.valid_ratings),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
+        fingerprint=train.fingerprint(),
         advice=advice,
         state=run.state,
     )

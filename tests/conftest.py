@@ -24,7 +24,7 @@ def make_blocks(seed: int = 0, share: float = 0.6) -> cfrec.Ratings:
     users, movies = np.array(pairs).T
     stars = np.where(users % N_BLOCKS == movies // MOVIES_A_BLOCK, 5.0, 2.0)
     catalogue = {
-        100 + m: (f"Block {m // MOVIES_A_BLOCK} film {m}, The ({1950 + m})", f"Genre{m // MOVIES_A_BLOCK}") for m in range(n_movies)
+        str(100 + m): (f"Block {m // MOVIES_A_BLOCK} film {m}, The ({1950 + m})", f"Genre{m // MOVIES_A_BLOCK}") for m in range(n_movies)
     }
     return build_ratings(users.astype(np.int64) + 1, movies.astype(np.int64) + 100, stars, movies=catalogue)
 

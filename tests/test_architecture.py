@@ -22,6 +22,7 @@ ORDER = [
     "adam",
     "training",
     "evaluation",
+    "encoding",
     "storage",
     "explore",
     "search",
@@ -34,7 +35,7 @@ ORDER = [
     "__main__",
     "__init__",
 ]
-HEAVY = {"torch", "sklearn", "plotly", "safetensors", "pooch", "requests", "psutil"}  # imported where they are used
+HEAVY = {"torch", "sklearn", "plotly", "safetensors", "pooch", "requests", "psutil", "filelock"}  # imported where they are used
 MAY_IMPORT_TORCH = {"model", "adam"}  # and these two are themselves imported only when something is trained
 MODULES = sorted(Path("cfrec").glob("*.py"))
 PAGES = sorted(Path("app_pages").glob("*.py"))

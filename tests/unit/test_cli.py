@@ -2,6 +2,8 @@ import json
 import signal
 import subprocess
 import sys
+import threading
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -55,7 +57,7 @@ def test_train_writes_the_contract_s_json_and_a_model(capsys, csv, tmp_path):
 def test_train_says_what_happened_in_words(capsys, csv):
     code, out, err = run(capsys, "train", "--ratings", csv, "--preset", "quick", "--epochs", 2)
     assert code == 0
-    assert "completed: epoch" in out
+    assert "completed after 2 whole epochs; the weights of epoch " in out
     assert "give --out" in out
     assert err.startswith("epoch 1/2  train ")  # not a terminal: a line an epoch
 
@@ -97,7 +99,7 @@ def test_tables_for_people(capsys):
     _, out, _ = run(capsys, "data")
     assert "ml-100k" in out
     assert "may not be redistributed" in out
-    for command in ("biases", "project", "models"):
+    for command in ("project", "models"):
         assert run(capsys, command)[0] == 0
 
 
@@ -121,13 +123,20 @@ def test_export(capsys, tmp_path):
         (["evaluate", "nowhere", "--folds", "3"], "There is no model in nowhere"),
         (["project", "--components", "99"], "99 components"),
         (["models", "nowhere"], "There is no model in nowhere"),
+        (["train", "--split-seed", "-1"], "seed of the split"),
+        (["train", "--out", "tests"], "exists and is not a model"),
+        (["train", "--resume", "models/ml-100k", "--preset", "quick"], "keeps its preset"),
+        (["train", "--resume", "models/ml-100k"], "without the state"),
+        (["similar", "fargo", "--model", ""], "There is no model"),
     ],
 )
 def test_wrong_input_is_one_line_on_stderr_and_exit_code_2(capsys, argv, message):
     assert message in fails(capsys, *argv)
 
 
-@pytest.mark.parametrize("argv", [[], ["fly"], ["train", "--epochs", "many"], ["export", "m", "x"], ["train", "--dataset", "ml-5"]])
+@pytest.mark.parametrize(
+    "argv", [[], ["fly"], ["train", "--epochs", "many"], ["export", "m", "x"], ["train", "--dataset", "ml-5"], ["similar", "x", "-k", "-1"]]
+)
 def test_wrong_arguments_are_one_line_too(capsys, argv):
     with pytest.raises(SystemExit) as caught:
         main(argv)
@@ -158,6 +167,10 @@ def start_long_training(csv, out):
         "1000",
         "--batch-size",
         "1",
+        "--schedule",
+        "constant",
+        "--learning-rate",
+        "0.003",
         "--out",
         str(out),
         "--json",
@@ -180,6 +193,47 @@ def test_ctrl_c_keeps_the_best_so_far(csv, tmp_path, number):
     model = load_model(tmp_path / "m")
     assert model.metrics["mse"] == pytest.approx(result["mse"])
     assert model.state is not None  # a stopped run can be resumed
+
+
+def test_stopped_before_anything_was_learned_the_old_model_stays(capsys, csv, tmp_path, monkeypatch):
+    out = tmp_path / "m"
+    run_json(capsys, "train", "--ratings", csv, "--preset", "quick", "--epochs", 2, "--schedule", "constant", "--out", out)
+    before = (out / "manifest.json").read_bytes()
+    stopped = threading.Event()
+    stopped.set()
+    monkeypatch.setattr("cfrec.commands.stop_on_interrupt", lambda: nullcontext(stopped))
+    message = fails(capsys, "train", "--ratings", csv, "--out", out)
+    assert "Stopped before anything was learned." in message
+    assert f"{out} is unchanged" in message
+    assert (out / "manifest.json").read_bytes() == before
+
+
+def test_the_shipped_model_is_found_from_anywhere(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run_json(capsys, "search", "fargo", "-k", 1)[0]["title"] == "Fargo (1996)"
+
+
+def test_no_movie_found_is_said(capsys):
+    assert "No movie found" in run(capsys, "biases", "--min-ratings", 9999)[1]
+    assert "No movie found" in run(capsys, "search", "🎬")[1]
+
+
+def test_output_that_cannot_be_written_is_one_line():
+    for command in (
+        f"{sys.executable} -m cfrec search star > /dev/full",
+        f"PYTHONIOENCODING=ascii {sys.executable} -m cfrec search 'les mis'",
+    ):
+        done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
+        assert done.stderr.count("\n") <= 1
+        assert "Traceback" not in done.stderr
+
+
+def test_progress_that_nobody_reads_does_not_end_the_training(csv, tmp_path):
+    command = (
+        f"{sys.executable} -m cfrec train --ratings {csv} --preset quick --epochs 400 --out {tmp_path / 'm'} 2>&1 >/dev/null | head -n 1"
+    )
+    subprocess.run(command, shell=True, check=True, capture_output=True)
+    assert len(load_model(tmp_path / "m").history) == 400
 
 
 def test_a_reader_that_has_had_enough_is_no_error():

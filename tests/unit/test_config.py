@@ -1,16 +1,24 @@
 import time
+from dataclasses import fields
 
 import numpy as np
 import pytest
 
 from cfrec import config as config_module
-from cfrec.config import LIMITS, TrainConfig
+from cfrec.config import TrainConfig
 from cfrec.errors import ConfigError
 
+NUMBERS = {s.name: (s.metadata["low"], s.metadata["high"]) for s in fields(TrainConfig) if s.metadata["low"] is not None}
 
-@pytest.mark.parametrize("name", LIMITS)
+
+def test_every_setting_is_explained():
+    assert all(len(setting.metadata["help"]) > 15 for setting in fields(TrainConfig))
+    assert len(NUMBERS) == 17
+
+
+@pytest.mark.parametrize("name", NUMBERS)
 def test_each_limit_holds(name):
-    low, high = LIMITS[name]
+    low, high = NUMBERS[name]
     kind = type(getattr(TrainConfig(), name))
     assert getattr(TrainConfig(**{name: kind(high)}), name) == high
     assert getattr(TrainConfig(**{name: kind(low)}), name) == low
@@ -33,6 +41,7 @@ def test_each_limit_holds(name):
         {"learning_rate": float("inf")},
         {"schedule": "cosine"},
         {"n_factors": 10**9},
+        {"n_factors": 10**400},
         {"seed": np.int64(3)},
     ],
 )

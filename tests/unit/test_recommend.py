@@ -57,6 +57,20 @@ def test_generous_and_strict_visitors_differ_in_their_part(shipped):
     assert generous["visitor"].iloc[0] > 0 > strict["visitor"].iloc[0]
 
 
+def test_one_rating_does_not_explain_everything_by_generosity(shipped):
+    """One five-star rating used to lift every film to five stars, and one single star to push all down to one."""
+    one_high, one_low = cfrec.recommend(shipped, {50: 5.0}, k=20), cfrec.recommend(shipped, {100: 1.0}, k=20)
+    assert one_high["predicted"].max() < 4.9
+    assert one_low["predicted"].max() > 3.5
+    assert one_high["taste"].abs().max() > 0.02
+
+
+def test_different_tastes_get_different_films(shipped):
+    disney = cfrec.recommend(shipped, {99: 5.0, 501: 5.0, 404: 5.0, 50: 2.0, 172: 2.0, 181: 2.0}, k=10, min_ratings=50)
+    space = cfrec.recommend(shipped, {99: 2.0, 501: 2.0, 404: 2.0, 50: 5.0, 172: 5.0, 181: 5.0}, k=10, min_ratings=50)
+    assert len(set(disney["movie_id"]) & set(space["movie_id"])) <= 7
+
+
 def test_refusals(shipped):
     with pytest.raises(ConfigError, match="at least one"):
         cfrec.recommend(shipped, {})

@@ -1,5 +1,6 @@
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -91,6 +92,19 @@ def test_torch_is_left_as_it_was(blocks, block_config):
     assert torch.get_num_threads() == threads
 
 
+def test_runs_at_once_give_what_each_gives_alone(blocks, block_config):
+    """And leave torch's threads and random numbers as they were."""
+    configs = [replace(block_config, seed=seed, epochs=3) for seed in range(4)]
+    alone = [cfrec.train(*blocks.split(), config) for config in configs]
+    torch.manual_seed(7)
+    state, threads = torch.get_rng_state(), torch.get_num_threads()
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda config: cfrec.train(*blocks.split(), config), configs * 5))
+    assert all(same_weights(a, b) for a, b in zip(alone * 5, together, strict=True))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.get_num_threads() == threads
+
+
 def test_stop_keeps_the_best_so_far(blocks, block_config):
     stop = threading.Event()
     trained = cfrec.train(*blocks.split(), block_config, stop=stop, on_epoch=lambda m: m.epoch == 3 and stop.set())
@@ -138,7 +152,7 @@ def test_divergence_ends_the_run_with_the_last_good_weights_and_advice(blocks, b
     config = cfrec.TrainConfig.preset(recipe, learning_rate=10.0, schedule="constant", start_at_mean=True, bias_std=0.0, factor_std=0.1)
     trained = cfrec.train(*blocks.split(), config)
     assert trained.outcome == "diverged"
-    assert "Try a smaller learning rate, such as 1" in trained.advice
+    assert "Try a smaller learning rate, such as 0.007" in trained.advice
     assert all(np.isfinite(getattr(trained, name)).all() for name in WEIGHTS)
     assert trained.metrics["mse"] < 1.1 * np.var(blocks.rating)
 
@@ -155,12 +169,68 @@ def test_a_resumed_run_is_bit_identical_to_one_never_stopped(blocks, block_confi
     assert resumed.best_epoch == trained.best_epoch
 
 
+def test_a_run_stopped_in_its_first_epoch_resumes_too(blocks, block_config, trained):
+    stop = threading.Event()
+    stop.set()
+    first = cfrec.train(*blocks.split(), block_config, stop=stop)
+    assert first.best_epoch == 0
+    assert same_weights(cfrec.train(*blocks.split(), block_config, resume=first), trained)
+
+
+def test_a_run_that_ended_early_does_not_go_on_when_resumed(blocks, block_config):
+    config = replace(block_config, epochs=200, patience=2, user_l2=0.0, movie_l2=0.0, learning_rate=0.1, schedule="constant")
+    dealt = replace(blocks, rating=np.random.default_rng(0).permutation(blocks.rating))
+    ended = cfrec.train(*dealt.split(), config)
+    again = cfrec.train(*dealt.split(), config, resume=ended)
+    assert (again.outcome, again.history) == ("early_stopped", ended.history)
+    assert same_weights(again, ended)
+
+
+def test_more_epochs_only_where_no_schedule_spans_them(blocks, block_config):
+    constant = replace(block_config, schedule="constant", epochs=3)
+    first = cfrec.train(*blocks.split(), constant)
+    more = cfrec.train(*blocks.split(), replace(constant, epochs=5), resume=first)
+    assert same_weights(more, cfrec.train(*blocks.split(), replace(constant, epochs=5)))
+    with pytest.raises(ConfigError, match="one_cycle spans the whole run"):
+        cfrec.train(*blocks.split(), replace(block_config, epochs=20), resume=cfrec.train(*blocks.split(), block_config))
+
+
+def test_paused_time_does_not_count(blocks, block_config):
+    pause = threading.Event()
+
+    def on_epoch(metrics):
+        if metrics.epoch == 1:
+            pause.set()
+            threading.Timer(0.5, pause.clear).start()
+
+    trained = cfrec.train(*blocks.split(), replace(block_config, epochs=3), on_epoch=on_epoch, pause=pause)
+    assert trained.history[1].seconds < 0.4
+
+
+def test_a_run_that_learns_nothing_says_so(blocks, block_config):
+    hopeless = replace(block_config, learning_rate=1e-6, schedule="constant", epochs=1, weight_decay=1.0)
+    dealt = replace(blocks, rating=np.random.default_rng(1).permutation(blocks.rating))
+    trained = cfrec.train(*dealt.split(), replace(hopeless, learning_rate=0.5, schedule="constant"))
+    assert trained.best_epoch == 0
+    assert trained.advice
+
+
+def test_empty_parts_are_refused(blocks):
+    nothing = blocks.take(np.array([], int))
+    for parts in ((nothing, blocks), (blocks, nothing)):
+        with pytest.raises(DataError, match="no ratings to train on"):
+            cfrec.train(*parts)
+
+
 def test_only_what_fits_is_resumed(blocks, block_config, trained):
     train, valid = blocks.split()
     with pytest.raises(ConfigError, match="changed: batch_size"):
         cfrec.train(train, valid, replace(block_config, batch_size=32), resume=trained)
     with pytest.raises(ConfigError, match="without the state"):
         cfrec.train(train, valid, block_config, resume=replace(trained, state=None))
+    broken = {name: array for name, array in trained.state.arrays.items() if name != "last.user_bias.weight"}
+    with pytest.raises(ConfigError, match="state does not fit"):
+        cfrec.train(train, valid, block_config, resume=replace(trained, state=replace(trained.state, arrays=broken)))
     with pytest.raises(DataError, match="other ratings"):
         cfrec.train(*blocks.split(seed=1), block_config, resume=trained)
 
