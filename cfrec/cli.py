@@ -12,7 +12,7 @@ from dataclasses import fields
 from typing import NoReturn
 
 from cfrec import commands
-from cfrec.config import DEFAULT_PRESET, SCHEDULES, TrainConfig
+from cfrec.config import DEFAULT_PRESET, PRESETS_EXPLAINED, SCHEDULES, TrainConfig
 from cfrec.datasets import DATASETS
 from cfrec.errors import CfrecError
 
@@ -98,20 +98,27 @@ def _add_train(commands_: _Commands[_Parser]) -> None:
         commands_, "train", commands.train_model, "Train a model. Ctrl-C stops it and keeps the best so far; press it again to give up."
     )
     _add_ratings_source(parser)
-    parser.add_argument("--preset", choices=TrainConfig.preset_names(), help=f"settings to start from (default: {DEFAULT_PRESET})")
+    presets = "; ".join(f"{name}: {text}" for name, text in PRESETS_EXPLAINED.items())
+    parser.add_argument("--preset", choices=TrainConfig.preset_names(), help=f"{presets} (default: {DEFAULT_PRESET})")
     parser.add_argument("--out", metavar="FOLDER", help="where to store the model, such as models/mine")
     parser.add_argument("--resumable", action="store_true", help="store what is needed to resume the run (a stopped run always does)")
     parser.add_argument("--resume", metavar="FOLDER", help="go on with a stored run, with its settings")
     parser.add_argument("--valid-fraction", type=float, metavar="SHARE", help="share of ratings held out (default: 0.2)")
     parser.add_argument("--split-seed", type=int, metavar="N", help="which ratings are held out (default: 42)")
     parser.add_argument("--device", metavar="NAME", help="auto, cpu, cuda, cuda:1 or mps (default: auto)")
-    parser.add_argument("--schedule", choices=SCHEDULES, help="how the learning rate changes")
-    for setting in fields(TrainConfig):
+    settings = parser.add_argument_group("settings", "What is left out comes from the preset.")
+    explained = {setting.name: setting for setting in fields(TrainConfig)}
+    settings.add_argument("--schedule", choices=SCHEDULES, help=_escape(explained["schedule"].metadata["help"]))
+    for name, setting in explained.items():
         low, high, text = (setting.metadata[key] for key in ("low", "high", "help"))
         if low is not None:  # each number is a flag
             kind = int if setting.type == "int" else float
-            parser.add_argument("--" + setting.name.replace("_", "-"), type=kind, metavar="N", help=f"{text} ({low} to {high})")
-    parser.epilog = "Settings left out come from the preset."
+            settings.add_argument("--" + name.replace("_", "-"), type=kind, metavar="N", help=_escape(f"{text} ({low} to {high})"))
+
+
+def _escape(text: str) -> str:
+    """argparse would take a percent sign for the start of a format."""
+    return text.replace("%", "%%")
 
 
 def _add_evaluate(commands_: _Commands[_Parser]) -> None:

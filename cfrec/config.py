@@ -11,6 +11,11 @@ from cfrec.errors import ConfigError
 
 SCHEDULES = ("constant", "linear", "one_cycle")
 DEFAULT_PRESET = "balanced"
+PRESETS_EXPLAINED = {
+    "balanced": "the best predictions of a single network",
+    "quick": "good predictions in the least time",
+    "seed": "the recipe of the post this project implements, to the letter",
+}
 _TYPES: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "str": (str,), "bool": (bool,)}
 
 
@@ -31,7 +36,9 @@ class TrainConfig:
     epochs: int = _setting(12, "times to go through all training ratings", 1, 1_000)
     batch_size: int = _setting(512, "ratings learned from in one step", 1, 1_000_000)
     learning_rate: float = _setting(0.007, "largest step of Adam", 1e-6, 10.0)
-    schedule: str = _setting("one_cycle", "constant; linear: falls to 0; one_cycle: rises for a quarter of the run, then falls to 0")
+    schedule: str = _setting(
+        "one_cycle", "constant; linear: falls to 0; one_cycle: rises for a quarter of the run, then falls, both from and to 4 %"
+    )
     beta2: float = _setting(0.95, "Adam's memory for squared gradients", 0.5, 0.99999)
     weight_decay: float = _setting(0.0, "Adam's coupled decay of all weights, as the post uses it", 0.0, 1.0)
     user_l2: float = _setting(0.2, "penalty on a user's squared factors, added to each rating's squared error", 0.0, 10.0)
