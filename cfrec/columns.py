@@ -26,7 +26,9 @@ Roles = Mapping[str, int]  # what a column holds -> its place
 
 _LARGEST_RATING = 1_000.0
 _INT64 = range(-(2**63), 2**63)
+_DIGITS = np.frombuffer(b"0123456789", np.uint8)
 _CHUNK = 1 << 24  # bytes looked at in one go
+_HEAD = 1 << 20  # characters in which the first row is looked for
 _NAMES_WANTED = "userId (or user_id, user), movieId (or movie_id, item_id, movie, item) and rating (or score, stars)"
 
 
@@ -70,7 +72,7 @@ def read_columns(text: str, name: str, *, drop_bad: bool = False) -> Columns:
         No columns of user, movie and rating; or a bad row (a RowError), with line, column, value and rule.
     """
     separator = find_separator(text)
-    _, first = next(numbered_rows(text, separator, name), (0, [""]))
+    _, first = next(numbered_rows(text[:_HEAD], separator, name), (0, [""]))
     looks_like_data = len(first) >= 3 and _is_number(first[2])
     roles = {} if looks_like_data else find_roles(first)
     header = bool(roles)
@@ -112,7 +114,7 @@ def _read_numbers(text: str, separator: str, header: bool, roles: Roles, n_field
         body, separator = body.replace("::", "\t"), "\t"
     raw = body.strip("\n").encode()
     plain = not raw.translate(None, b"0123456789.-\n" + separator.encode()) and b"\n\n" not in raw and b"-0" not in raw
-    if not plain or _has_leading_zeros(raw, separator.encode()) or not _is_regular(raw, separator, n_fields, roles["rating"]):
+    if not plain or not _is_regular(raw, separator, n_fields, roles["rating"]):
         return None
     used = {role: roles[role] for role in ("user", "movie", "rating", "timestamp") if role in roles}
     types = {k: np.float64 if role == "rating" else np.int64 for role, k in used.items()}
@@ -127,15 +129,8 @@ def _read_numbers(text: str, separator: str, header: bool, roles: Roles, n_field
     return Columns(table[used["user"]].to_numpy(), table[used["movie"]].to_numpy(), rating, timestamp)
 
 
-def _has_leading_zeros(raw: bytes, separator: bytes) -> bool:
-    starts = (b"\n0", separator + b"0")
-    return re.match(rb"0\d", raw) is not None or (
-        any(s in raw for s in starts) and bool(re.search(rb"[\n" + re.escape(separator) + rb"]0\d", raw))
-    )
-
-
 def _is_regular(raw: bytes, separator: str, n_fields: int, rating: int) -> bool:
-    """Whether each line has as many fields, and only ratings have a decimal point; looks at a chunk of lines at a time."""
+    """Whether each line has as many fields, no leading zeros, and decimal points only in ratings; by chunks of lines."""
     start = 0
     while start < len(raw):
         end = len(raw) if start + _CHUNK >= len(raw) else raw.rfind(b"\n", start, start + _CHUNK)
@@ -146,6 +141,11 @@ def _is_regular(raw: bytes, separator: str, n_fields: int, rating: int) -> bool:
         cuts = np.flatnonzero((codes == ord(separator)) | line_ends)
         n_lines = (len(cuts) + 1) // n_fields
         if len(cuts) + 1 != n_lines * n_fields or not line_ends[cuts[n_fields - 1 :: n_fields]].all() or line_ends.sum() != n_lines - 1:
+            return False
+        zeros = np.append(0, cuts + 1)
+        zeros = zeros[zeros < len(codes) - 1]
+        zeros = zeros[codes[zeros] == ord("0")]  # fields that begin with one
+        if np.isin(codes[zeros + 1], _DIGITS).any():
             return False
         if (np.searchsorted(cuts, np.flatnonzero(codes == ord("."))) % n_fields != rating).any():
             return False

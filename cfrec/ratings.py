@@ -199,10 +199,12 @@ def _latest(
 ) -> slice | npt.NDArray[np.intp]:
     """Rows to keep, in file order: of a user's several ratings of a movie the latest, by time, then by row."""
     pair = user_idx.astype(np.int64) * n_movies + movie_idx
+    if not pd.Series(pair).duplicated().any():
+        return slice(None)
     order = np.argsort(pair, kind="stable") if timestamp is None else np.lexsort((timestamp, pair))
     ordered = pair[order]
     last = np.append(ordered[1:] != ordered[:-1], True)
-    return slice(None) if last.all() else np.sort(order[last])
+    return np.sort(order[last])
 
 
 def _movies_table(movie_ids: Ids, movie_idx: IntArray, rating: FloatArray, catalogue: Mapping[str, tuple[str, str]]) -> pd.DataFrame:

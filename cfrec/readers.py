@@ -7,10 +7,10 @@ import lzma
 import re
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import IO, TYPE_CHECKING
+from typing import IO
 
 import numpy as np
 
@@ -19,9 +19,6 @@ from cfrec.columns import Catalogue, Columns, catalogue_entry, read_columns
 from cfrec.errors import DataError
 from cfrec.ratings import Ratings, Source, build_ratings
 from cfrec.tables import MOVIE_TABLE_ROLES, decode, find_roles, find_separator, numbered_rows
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 logger = logging.getLogger(__name__)
 

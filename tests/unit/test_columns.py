@@ -181,6 +181,9 @@ def test_a_file_of_many_chunks(monkeypatch):
     roles = {"user": 0, "movie": 1, "rating": 2}
     assert rows_of(_read_numbers(text, ",", False, roles, 3)) == rows
     assert _read_numbers(text.replace("30,31,2.5", "30,31.0,2.5"), ",", False, roles, 3) is None
+    assert _read_numbers(text.replace("30,31,2.5", "030,31,2.5"), ",", False, roles, 3) is None
+    assert _read_numbers(text.replace("30,31,2.5", "30,00,2.5"), ",", False, roles, 3) is None
+    assert _read_numbers(text.replace("30,31,2.5", "0,0,0.5"), ",", False, roles, 3) is not None
     assert _read_numbers(text.replace("30,31,2.5", "30,31,2,5"), ",", False, roles, 3) is None
 
 
