@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from threading import Event, Lock
+from threading import Event
 
 import numpy as np
 import torch
@@ -39,21 +39,15 @@ _WARM_UP = 0.25  # share of the steps in which one_cycle rises
 _DIVERGED = 2.0  # an epoch has diverged if its training loss is this many times the lowest so far, and worse than guessing the mean
 
 
-_threads_lock = Lock()
-_threads_before: list[int] = []  # one entry a run under way
-
-
 @contextmanager
 def use_threads(n: int) -> Iterator[None]:
-    """Let torch use n CPU threads for a while; when the last of several runs ends, as many as before the first."""
-    with _threads_lock:
-        _threads_before.append(torch.get_num_threads() if not _threads_before else _threads_before[0])
+    """Let torch use n CPU threads in this thread for a while."""
+    before = torch.get_num_threads()
     torch.set_num_threads(n)
     try:
         yield
     finally:
-        with _threads_lock:
-            torch.set_num_threads(_threads_before.pop())
+        torch.set_num_threads(before)
 
 
 class _Adam:

@@ -40,6 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code: 0, 2 with one line on stderr, or 130 when interrupted."""
     args = build_parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO if args.verbose else logging.ERROR, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("cfrec.datasets").setLevel(logging.INFO if args.verbose else logging.WARNING)  # what is fetched, on which terms
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal that has no é shows a question mark
     try:

@@ -15,7 +15,7 @@ import pandas as pd
 from cfrec import datasets, evaluation, explore, storage
 from cfrec import export as export_
 from cfrec import search as search_
-from cfrec.config import TrainConfig
+from cfrec.config import DEFAULT_PRESET, TrainConfig
 from cfrec.console import download_progress, epoch_progress, print_json, print_table, records, show, stop_on_interrupt
 from cfrec.errors import ConfigError, DataError, ModelError
 from cfrec.ratings import Ratings
@@ -36,19 +36,19 @@ def _load_model(name: str) -> TrainedModel:
 
 
 def _fetch(name: str) -> Ratings:
-    if datasets.find_local(name) is None:
-        dataset = datasets.get_dataset(name)
-        show(f"Fetching {dataset.title} ({dataset.size / 1e6:.0f} MB) into {datasets.data_home()}.")
-        show(f"{dataset.licence}\nCite: {dataset.citation}")
     with download_progress(name) as on_progress:
         return load_dataset(name, on_progress=on_progress)
 
 
-def _ratings(args: Namespace) -> Ratings:
+def _ratings(args: Namespace, trained: TrainedModel | None = None) -> Ratings:
+    """The ratings that the arguments name; where they name none, those of a model, or else ml-100k."""
     if not args.ratings:
         if args.movies:
             raise ConfigError("--movies goes with --ratings: a MovieLens release has its own movies.")
-        return _fetch(args.dataset or "ml-100k")
+        name = args.dataset or (trained.source.name if trained else "ml-100k")
+        if trained and name not in datasets.DATASETS:
+            raise DataError(f"The model was trained on {trained.source.title}. Name them: --ratings FILE")
+        return _fetch(name)
     ratings = read_ratings(args.ratings, args.movies, drop_bad=args.drop_bad_rows)
     report = ratings.report
     if report.n_dropped or report.n_duplicates:
@@ -100,7 +100,7 @@ def _config(args: Namespace, base: TrainConfig | None) -> TrainConfig:
     names = [name for name in TrainConfig().to_dict() if getattr(args, name, None) is not None]
     changes = {name: getattr(args, name) for name in names}
     if base is None:
-        return TrainConfig.preset(args.preset or TrainConfig().recipe, **changes)
+        return TrainConfig.preset(args.preset or DEFAULT_PRESET, **changes)
     if args.preset or args.valid_fraction is not None or args.split_seed is not None:
         raise ConfigError("A resumed run keeps its preset and its held-out ratings: leave --preset, --valid-fraction and --split-seed out.")
     return replace(base, **changes)
@@ -114,11 +114,11 @@ def train_model(args: Namespace) -> None:
     out = args.out or args.resume
     if out:
         storage.check_folder(out)
-    fraction, seed = (resumed and resumed.split) or (args.valid_fraction or 0.2, 42 if args.split_seed is None else args.split_seed)
-    part, valid = _ratings(args).split(fraction, seed)
+    asked = (0.2 if args.valid_fraction is None else args.valid_fraction, 42 if args.split_seed is None else args.split_seed)
+    fraction, seed = (resumed and resumed.split) or asked
+    part, valid = _ratings(args, resumed).split(fraction, seed)
     with epoch_progress(config.epochs) as on_epoch, stop_on_interrupt() as stop:
         trained = train(part, valid, config, on_epoch=on_epoch, stop=stop, resume=resumed)
-    trained = replace(trained, split=(fraction, seed))
     if trained.best_epoch == 0 and trained.outcome != "completed":
         unchanged = f" {out} is unchanged." if out else ""
         raise ConfigError((trained.advice or "Stopped before anything was learned.") + unchanged)
@@ -133,7 +133,8 @@ def train_model(args: Namespace) -> None:
     errors = "RMSE {rmse:.3f}, MSE {mse:.4f}, MAE {mae:.3f}".format_map(trained.metrics)
     epochs = f"{len(trained.history)} whole epochs; the weights of epoch {trained.best_epoch} are the best"
     print(f"{trained.outcome} after {epochs}: on held-out ratings {errors} stars.")
-    print(f"Fit in {trained.fit_seconds:.1f} s on {trained.device}.")
+    chosen = " (chosen by auto)" if trained.config.device == "auto" else ""
+    print(f"Fit in {trained.fit_seconds:.1f} s on {trained.device}{chosen}.")
     print(f"Stored in {out}. See: python -m cfrec biases --model {out}" if out else "Not stored: give --out models/NAME to keep it.")
 
 
@@ -156,15 +157,15 @@ def _training_result(trained: TrainedModel, seconds: float) -> dict[str, Any]:
 
 def evaluate_model(args: Namespace) -> None:
     """Measure a model on its held-out ratings, or its recipe on folds."""
-    if args.folds is None:
-        trained = _load_model(args.model)
-        errors = evaluation.evaluate(trained, _ratings(args))
-        result: dict[str, Any] = {"model": args.model, **errors, "n_valid": trained.n_valid}
+    by_preset = args.folds is not None and args.model in TrainConfig.preset_names()
+    trained = None if by_preset else _load_model(args.model)
+    ratings = _ratings(args, trained)
+    if trained and args.folds is None:
+        result: dict[str, Any] = {"model": args.model, **evaluation.evaluate(trained, ratings), "n_valid": trained.n_valid}
     else:
-        config = TrainConfig.preset(args.model) if args.model in TrainConfig.preset_names() else _load_model(args.model).config
         folds = evaluation.cross_validate(
-            _ratings(args),
-            config,
+            ratings,
+            trained.config if trained else TrainConfig.preset(args.model),
             args.folds,
             on_fold=lambda n, e: show(f"fold {n}/{args.folds}: RMSE {e['rmse']:.4f}, MSE {e['mse']:.4f}"),
         )
@@ -202,11 +203,9 @@ def project(args: Namespace) -> None:
     trained = _load_model(args.model)
     places = explore.project_factors(trained, args.components, min_ratings=args.min_ratings)
     shares = places.attrs["explained_variance_ratio"]
-    counts = trained.movies.set_index("movie_id")["n_ratings"]
-    most_rated = counts.loc[places["movie_id"]].reset_index(drop=True).nlargest(args.k).index
-    _print(args, places.loc[most_rated], explained_variance_ratio=shares)
+    _print(args, places.nlargest(args.k, "n_ratings"), explained_variance_ratio=shares)
     if not args.json:
-        print("\nShare of variation: " + ", ".join(f"{name} {share:.1%}" for name, share in zip(places.columns[2:], shares, strict=True)))
+        print("\nShare of variation: " + ", ".join(f"{name} {share:.1%}" for name, share in zip(places.columns[3:], shares, strict=True)))
 
 
 def similar(args: Namespace) -> None:

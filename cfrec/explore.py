@@ -46,7 +46,7 @@ def project_factors(trained: TrainedModel, n_components: int = 3, *, min_ratings
     Returns
     -------
     DataFrame
-        movie_id, title, then x, y, z, pc4, … in the order of the variation they explain; ``.attrs["explained_variance_ratio"]``
+        movie_id, title, n_ratings, then x, y, z, pc4, … in the order of the variation they explain; ``.attrs["explained_variance_ratio"]``
         is the list of their shares. In each component the factor with the largest weight counts positive, so that
         the same model always gives the same map.
 
@@ -70,7 +70,7 @@ def project_factors(trained: TrainedModel, n_components: int = 3, *, min_ratings
     else:  # all movies alike: nothing to explain
         places, shares = np.zeros((len(factors), n_components)), [0.0] * n_components
     names = ["x", "y", "z", *(f"pc{k}" for k in range(4, n_components + 1))][:n_components]
-    table = trained.movies.loc[shown, ["movie_id", "title"]].reset_index(drop=True)
+    table = trained.movies.loc[shown, ["movie_id", "title", "n_ratings"]].reset_index(drop=True)
     table[names] = places
     table.attrs["explained_variance_ratio"] = shares
     return table

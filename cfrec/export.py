@@ -86,11 +86,8 @@ def _write_projector(trained: TrainedModel, folder: Path) -> list[Path]:
 
 
 def _write_html(trained: TrainedModel, folder: Path) -> list[Path]:
-    most_rated = trained.movies.nlargest(_N_ON_MAP, "n_ratings").index
-    places = project_factors(trained)
-    shown = places.loc[most_rated]
-    shown.attrs = places.attrs
-    figure = factor_map(shown, pd.Series(trained.movie_bias).loc[most_rated])
+    places = project_factors(trained).nlargest(_N_ON_MAP, "n_ratings")
+    figure = factor_map(places, pd.Series(trained.movie_bias).loc[places.index])
     path = folder / "map.html"
     figure.write_html(path, include_plotlyjs=True, full_html=True)
     return [path]

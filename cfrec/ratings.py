@@ -57,6 +57,8 @@ class Ratings:
         Seconds since 1970.
     scale : (lowest, highest, step)
         Found from the data, in stars.
+    split_by : (valid_fraction, seed) or None
+        How ``split`` made this part.
     """
 
     user_idx: IntArray
@@ -68,6 +70,7 @@ class Ratings:
     scale: tuple[float, float, float]
     source: Source
     report: ReadReport
+    split_by: tuple[float, int] | None = None
 
     def __len__(self) -> int:
         return len(self.rating)
@@ -105,7 +108,8 @@ class Ratings:
         if not 0 < n_valid < len(self):
             raise DataError(f"{len(self)} ratings are too few to set {valid_fraction:.0%} of them aside; two are the least.")
         rows = np.random.RandomState(seed).permutation(len(self))
-        return self.take(rows[n_valid:]), self.take(rows[:n_valid])
+        train, valid = (replace(self.take(part), split_by=(float(valid_fraction), seed)) for part in (rows[n_valid:], rows[:n_valid]))
+        return train, valid
 
     def folds(self, n_folds: int = 5, seed: int = 42) -> Iterator[tuple[Ratings, Ratings]]:
         """Yield ``n_folds`` pairs (train, valid); each rating is in exactly one validation part."""
@@ -130,6 +134,7 @@ class Ratings:
             movie_idx=self.movie_idx[rows],
             rating=self.rating[rows],
             timestamp=None if self.timestamp is None else self.timestamp[rows],
+            split_by=None,
         )
 
 

@@ -24,7 +24,7 @@ _ARTICLES = frozenset(["the", "a", "an", "le", "la", "les", "l", "il", "lo", "el
 _ROMAN = {"ii": "2", "iii": "3", "iv": "4", "vi": "6", "vii": "7", "viii": "8", "ix": "9"}
 _CANDIDATES = 50  # titles looked at closely
 _CLOSE = 0.025  # scores nearer than this are as good as each other
-_SURE = 0.2  # a best match with a lower score is a guess
+_SURE = 0.25  # a best match with a lower score is a guess
 
 # How much each kind of evidence counts; the sum is the best possible score.
 _QUERY_FOUND, _TITLE_FOUND, _EXACT, _BEGINNING, _WHOLE_WORDS, _YEAR, _POPULAR = 1.0, 0.3, 0.5, 0.2, 0.3, 0.3, 0.15

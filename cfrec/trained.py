@@ -60,7 +60,7 @@ class TrainedModel:
     fingerprint : int
         Of the training ratings: see Ratings.fingerprint.
     split : (valid_fraction, seed) or None
-        How the held-out ratings were set apart, where the caller says so.
+        How the held-out ratings were set apart: see Ratings.split_by.
     """
 
     user_factors: FloatArray

@@ -99,5 +99,6 @@ def _trained_model(run: AdamRun, outcome: str, advice: str, fit_seconds: float) 
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         fingerprint=train.fingerprint(),
         advice=advice,
+        split=train.split_by,
         state=run.state,
     )

@@ -41,6 +41,8 @@ def test_each_limit_holds(name):
         {"learning_rate": float("nan")},
         {"learning_rate": float("inf")},
         {"schedule": "cosine"},
+        {"device": "banana"},
+        {"device": "cuda:x"},
         {"n_factors": 10**9},
         {"n_factors": 10**400},
         {"seed": np.int64(3)},
@@ -73,7 +75,7 @@ def test_the_seed_recipe_has_the_post_s_range():
 def test_memory_is_estimated_and_refused_before_anything_is_allocated(monkeypatch):
     config = TrainConfig(n_factors=1024)
     weights = 4 * (10**9 + 10**6) * 1025
-    assert config.bytes_needed(10**9, 10**6, 10**6) > 4 * weights  # weights, gradient and Adam's two at the least
+    assert config.bytes_needed(10**9, 10**6, 10**6) > 14 * weights  # as measured on a run that improves each epoch
     started = time.perf_counter()
     with pytest.raises(ConfigError, match=r"GB of memory.*fewer factors"):
         config.check_memory(10**9, 10**6, 10**6)

@@ -38,7 +38,8 @@ def serve(monkeypatch):
                 time.sleep(answer["slowly"])
                 self.wfile.write(answer["body"][start : start + 10])
             if not answer.get("slowly"):
-                self.wfile.write(answer["body"][: answer.get("cut")])
+                whole = len(requests) > answer.get("cuts", len(requests))
+                self.wfile.write(answer["body"] if whole else answer["body"][: answer.get("cut")])
 
         def log_message(self, *_):
             pass

@@ -23,5 +23,5 @@ def test_auto_says_what_it_chose(caplog):
 
 @pytest.mark.parametrize("wanted", ["tpu", "cuda:99", ""])
 def test_what_is_not_there_is_refused_with_what_is(wanted):
-    with pytest.raises(DeviceError, match=r"cannot be used: .*Use auto, or one of: .*cpu"):
+    with pytest.raises(DeviceError, match=r"cannot be used: .*Use auto, or one that is ready .*mps: it|mps: the .*cpu: ready"):
         choose_device(wanted)

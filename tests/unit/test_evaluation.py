@@ -8,12 +8,12 @@ from cfrec.errors import ConfigError, DataError
 
 
 def test_evaluate_gives_the_figures_of_the_training(trained, blocks):
-    assert cfrec.evaluate(replace(trained, split=(0.2, 42)), blocks) == pytest.approx(trained.metrics)
+    assert cfrec.evaluate(trained, blocks) == pytest.approx(trained.metrics)
 
 
 def test_evaluate_needs_to_know_what_was_held_out(trained, blocks):
     with pytest.raises(DataError, match="held out"):
-        cfrec.evaluate(trained, blocks)
+        cfrec.evaluate(replace(trained, split=None), blocks)
     with pytest.raises(DataError, match="other users or movies"):
         cfrec.evaluate(replace(trained, split=(0.2, 42), user_ids=trained.user_ids[:-1]), blocks)
 
@@ -22,7 +22,7 @@ def test_the_same_ratings_in_another_order_are_refused(trained, blocks):
     """Their held-out part would hold ratings the model learned from, and flatter it."""
     turned = blocks.take(np.arange(len(blocks))[::-1])
     with pytest.raises(DataError, match="not the ratings, in the order"):
-        cfrec.evaluate(replace(trained, split=(0.2, 42)), turned)
+        cfrec.evaluate(trained, turned)
 
 
 def test_constant_ratings_can_be_cross_validated(blocks, block_config):

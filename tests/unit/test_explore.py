@@ -67,7 +67,7 @@ def test_projection_by_hand(trained):
 
 
 def test_projection_limits(four):
-    assert list(cfrec.project_factors(four, 1)) == ["movie_id", "title", "x"]
+    assert list(cfrec.project_factors(four, 1)) == ["movie_id", "title", "n_ratings", "x"]
     assert cfrec.project_factors(four, 2, min_ratings=5)["movie_id"].tolist() == [100, 102, 103]
     with pytest.raises(ConfigError, match="3 components"):
         cfrec.project_factors(four, 3)
@@ -76,7 +76,7 @@ def test_projection_limits(four):
 
 
 def test_more_components_have_names(trained):
-    assert list(cfrec.project_factors(trained, 4))[2:] == ["x", "y", "z", "pc4"]
+    assert list(cfrec.project_factors(trained, 4))[3:] == ["x", "y", "z", "pc4"]
 
 
 def test_predictions_by_id(trained):

@@ -74,6 +74,8 @@ def test_split_equals_scikit_learn(n, fraction, seed):
     assert train.user_idx.tolist() == wanted_train.tolist()
     assert valid.user_idx.tolist() == wanted_valid.tolist()
     assert train.movies is ratings.movies  # no copies of the tables
+    assert train.split_by == valid.split_by == (fraction, seed)
+    assert train.take(np.array([0])).split_by is None
 
 
 def test_folds_hold_each_rating_out_once():
