@@ -43,8 +43,8 @@ def _fetch(name: str) -> Ratings:
 def _ratings(args: Namespace, trained: TrainedModel | None = None) -> Ratings:
     """The ratings that the arguments name; where they name none, those of a model, or else ml-100k."""
     if not args.ratings:
-        if args.movies:
-            raise ConfigError("--movies goes with --ratings: a MovieLens release has its own movies.")
+        if args.movies or args.drop_bad_rows:
+            raise ConfigError("--movies and --drop-bad-rows go with --ratings: a MovieLens release is whole as it is.")
         name = args.dataset or (trained.source.name if trained else "ml-100k")
         if trained and name not in datasets.DATASETS:
             raise DataError(f"The model was trained on {trained.source.title}. Name them: --ratings FILE")

@@ -30,6 +30,8 @@ CITATION = (
 _TERMS = "For research and other non-commercial use only; acknowledge GroupLens, and do not imply its endorsement"
 NO_REDISTRIBUTION = f"{_TERMS}. The data may not be redistributed without separate permission."
 SAME_TERMS = f"{_TERMS}. Redistribution, of transformed data too, only under these same terms."
+# Whatever zipfile raises on a damaged archive.
+ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, RuntimeError, OSError, ValueError)
 PAGE = "https://grouplens.org/datasets/movielens/"
 
 # The wheel carries ml-100k's 100,000 rows in the same order: the second source where GroupLens cannot be reached.
@@ -219,7 +221,7 @@ def _is_whole_zip(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.testzip() is None
-    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, RuntimeError, OSError, ValueError):
+    except ZIP_ERRORS:
         return False
 
 

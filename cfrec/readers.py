@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import logging
-import lzma
 import re
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -69,7 +67,7 @@ def _whole_zip(name: str) -> Iterator[None]:
     """Say in one way whatever zipfile finds wrong with an archive."""
     try:
         yield
-    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, RuntimeError, OSError, ValueError) as error:
+    except datasets.ZIP_ERRORS as error:
         raise DataError(f"{name} is not a whole zip archive ({error}). Download or make it again.") from error
 
 

@@ -37,6 +37,10 @@ class StoredModel:
     problem: str = ""
 
 
+class _MissingError(ModelError):
+    """There is no manifest where a model should be."""
+
+
 def save_model(trained: TrainedModel, folder: str | Path, *, resumable: bool = False) -> Path:
     """Write a model to a folder, replacing the model that is there.
 
@@ -87,10 +91,13 @@ def check_folder(folder: str | Path) -> Path:
 
 def _is_ours(folder: Path) -> bool:
     """Whether a folder holds the files of a model, whole or not, and nothing else."""
-    names = {p.name for p in folder.iterdir()} if folder.is_dir() else set()
-    if not names <= {MANIFEST, STATE, *ALWAYS}:
+    try:
+        names = {p.name for p in folder.iterdir()}
+        if not names <= {MANIFEST, STATE, *ALWAYS}:
+            return False
+        return WEIGHTS in names or (MANIFEST in names and b'"format_version"' in (folder / MANIFEST).read_bytes()[:LARGEST_MANIFEST])
+    except OSError:  # it is no folder, or may not be looked into
         return False
-    return WEIGHTS in names or (MANIFEST in names and b'"format_version"' in (folder / MANIFEST).read_bytes()[:LARGEST_MANIFEST])
 
 
 @contextmanager
@@ -151,8 +158,8 @@ def _where(folder: Path) -> Path:
 
 def _stamp(folder: Path) -> tuple[str, int, int] | None:
     """What tells a model from the one that takes its place, and that it has been moved aside; None where there is none."""
-    place = _where(folder)
     try:
+        place = _where(folder)
         state = place.stat()
     except OSError:
         return None
@@ -178,14 +185,14 @@ def load_model(folder: str | Path) -> TrainedModel:
             if _stamp(place) != before and time.monotonic() < until:  # it was replaced while it was read
                 time.sleep(0.001)
                 continue
-            if not (_where(place) / MANIFEST).exists():
+            if isinstance(error, _MissingError):
                 raise ModelError(f"There is no model in {folder}. Train one: python -m cfrec train --out models/NAME") from error
             raise ModelError(f"The model {folder} is damaged: {error}. Restore a copy, or train it again.") from error
 
 
 def _read_checked(place: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
-    place = _where(place)
     try:
+        place = _where(place)
         if (place / MANIFEST).stat().st_size > LARGEST_MANIFEST:
             raise ModelError("its manifest is too large")
         manifest = read_manifest((place / MANIFEST).read_bytes())
@@ -197,7 +204,9 @@ def _read_checked(place: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
             files[name] = path.read_bytes()
             check_file(manifest, name, files[name])
     except OSError as error:
-        raise ModelError(f"{Path(error.filename or place).name} cannot be read ({error.strerror or error})") from error
+        missing = isinstance(error, FileNotFoundError) and error.filename == str(place / MANIFEST)
+        kind = _MissingError if missing else ModelError
+        raise kind(f"{Path(error.filename or place).name} cannot be read ({error.strerror or error})") from error
     return manifest, files
 
 

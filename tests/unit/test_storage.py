@@ -249,6 +249,12 @@ def test_folders_of_others_are_refused_in_words(trained, folder):
     assert run.returncode == 0, run.stderr
     assert "manifest.json cannot be read (Permission denied)" in run.stdout
     assert "could not be written: Permission denied" in run.stdout
+    folder.chmod(0)
+    run = subprocess.run([sys.executable, "-c", code, str(folder)], capture_output=True, text=True, check=False)
+    folder.chmod(0o755)
+    assert run.returncode == 0, run.stderr
+    assert "manifest.json cannot be read (Permission denied)" in run.stdout  # load
+    assert "There is no model in" in run.stdout  # delete: none that this user can see
     (folder / "manifest.json").chmod(0o644)
     assert_same_model(trained, load_model(folder))
 
