@@ -150,7 +150,7 @@ class AdamRun:
         return "completed", ""
 
     def _advice(self) -> str:
-        return f"Try a smaller learning rate, such as {min(self.config.learning_rate / 10, TrainConfig().learning_rate):.2g}."
+        return f"Try a smaller learning rate, such as {self.config.gentler().learning_rate:g}."
 
     def _epoch(self, epoch: int, stop: Event, pause: Event) -> float | None:
         """Go through all ratings once in a new order; mean squared error, or None when stopped."""
@@ -169,6 +169,10 @@ class AdamRun:
             rate = self._learning_rate((epoch - 1 + step / n_steps) / self.config.epochs)
             total += self._step(users[part], movies[part], stars[part], rate)
         return float(total) / len(stars)
+
+    def time_epoch(self, epoch: int) -> None:
+        """Go through the ratings once and wait until the device has done so."""
+        self._epoch(epoch, Event(), Event())
 
     def _wait(self, pause: Event, stop: Event) -> None:
         began = time.perf_counter()

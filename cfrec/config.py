@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +90,10 @@ class TrainConfig:
     def to_dict(self) -> dict[str, Any]:
         """All fields, ready for JSON."""
         return asdict(self)
+
+    def gentler(self) -> TrainConfig:
+        """The same with a smaller learning rate: what to try after a run that diverged or learned nothing."""
+        return replace(self, learning_rate=float(f"{min(self.learning_rate / 10, TrainConfig().learning_rate):.2g}"))
 
     def y_range(self, scale: tuple[float, float, float]) -> tuple[float, float]:
         """The sigmoid's range for ratings on a (lowest, highest, step) scale, in stars."""

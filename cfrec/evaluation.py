@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 
+import numpy as np
+import pandas as pd
+
 from cfrec.config import TrainConfig
 from cfrec.errors import ConfigError, DataError
 from cfrec.metrics import prediction_errors
@@ -31,6 +34,37 @@ def evaluate(trained: TrainedModel, ratings: Ratings) -> dict[str, float]:
             "These are not the ratings, in the order, that the model was trained on: some that it learned from would be held out."
         )
     return prediction_errors(trained.predict_rows(valid.user_idx, valid.movie_idx), valid.rating)
+
+
+def baseline_losses(train: Ratings, valid: Ratings) -> dict[str, float]:
+    """Mean squared errors, in stars squared, of two ways to guess without learning: what a model must beat.
+
+    Returns
+    -------
+    dict
+        ``mean``: always the mean of the training ratings; ``movie_mean``: each movie's mean there, or that mean for movies without one.
+    """
+    mean = float(train.rating.mean(dtype=np.float64))
+    counts = np.bincount(train.movie_idx, minlength=train.n_movies)
+    sums = np.bincount(train.movie_idx, train.rating, train.n_movies)
+    movie_means = np.where(counts > 0, sums / np.maximum(counts, 1), mean)
+    guesses = {"mean": np.full(len(valid), mean), "movie_mean": movie_means[valid.movie_idx]}
+    return {name: prediction_errors(guess, valid.rating)["mse"] for name, guess in guesses.items()}
+
+
+def guesses(trained: TrainedModel, valid: Ratings) -> pd.DataFrame:
+    """Each held-out rating beside the model's guess: user_id, movie_id, title, actual, predicted (stars), miss; in file order."""
+    predicted = trained.predict_rows(valid.user_idx, valid.movie_idx)
+    return pd.DataFrame(
+        {
+            "user_id": valid.user_ids[valid.user_idx],
+            "movie_id": valid.movies["movie_id"].to_numpy()[valid.movie_idx],
+            "title": valid.movies["title"].to_numpy()[valid.movie_idx],
+            "actual": valid.rating,
+            "predicted": predicted,
+            "miss": predicted - valid.rating,
+        }
+    )
 
 
 def cross_validate(

@@ -15,21 +15,26 @@ from cfrec.trained import TrainedModel
 Mask = npt.NDArray[np.bool_]
 
 
-def movie_biases(trained: TrainedModel, *, min_ratings: int = 0) -> pd.DataFrame:
+def movie_biases(
+    trained: TrainedModel, *, min_ratings: int = 0, genre: str | None = None, years: tuple[int, int] | None = None
+) -> pd.DataFrame:
     """Movies by learned bias, best first: how good each is in itself, whoever rates it.
 
     Parameters
     ----------
-    min_ratings : int
-        Leave out movies with fewer ratings.
+    min_ratings, genre, years
+        Only movies with at least as many ratings, of that genre, from the first to the last of two years inclusive.
 
     Returns
     -------
     DataFrame
-        movie_id, title, bias (in units of the score before the sigmoid), mean_rating (stars), n_ratings, genres.
+        movie_id, title, bias (in units of the score before the sigmoid), mean_rating (stars), n_ratings, genres,
+        stars (the bias in stars: what a user of average generosity and no particular taste is predicted to give), year.
     """
     table = trained.movies[["movie_id", "title"]].assign(bias=trained.movie_bias, **trained.movies[["mean_rating", "n_ratings", "genres"]])
-    table = table[table["n_ratings"] >= min_ratings]
+    anybody = np.float32(trained.offset) + trained.user_bias.mean()
+    table = table.assign(stars=trained.to_stars(anybody + trained.movie_bias), year=trained.movies["year"])
+    table = table[_filter(trained.movies, min_ratings, genre, years)]
     return table.sort_values("bias", ascending=False, kind="stable").reset_index(drop=True)
 
 
@@ -118,6 +123,25 @@ def similar_movies(
     table = trained.movies.loc[rows, ["movie_id", "title", "n_ratings"]].reset_index(drop=True)
     table.insert(2, "similarity", similarity[rows])
     return table
+
+
+def kept_on_map(places: pd.DataFrame, axes: Sequence[str], movie_id: object, neighbours: Sequence[object], near: int) -> int:
+    """How many of a movie's true neighbours are among its ``near`` nearest on a map: how far to trust the picture there.
+
+    Parameters
+    ----------
+    places : DataFrame
+        Movies on a map, as ``project_factors`` gives; ``axes`` names the columns that are drawn.
+    movie_id, neighbours
+        A movie of the map, and the ids of those most similar to it in all factors; those not on the map count as far.
+    """
+    points = places[list(axes)].to_numpy()
+    ids = places["movie_id"].to_numpy()
+    here = int(np.flatnonzero(ids == movie_id)[0])
+    distance = np.linalg.norm(points - points[here], axis=1)
+    distance[here] = np.inf
+    nearest = set(ids[np.argsort(distance, kind="stable")[:near]].tolist())
+    return sum(neighbour in nearest for neighbour in neighbours)
 
 
 def _cosine(factors: FloatArray, row: int) -> tuple[FloatArray, Mask]:

@@ -31,3 +31,15 @@ def prediction_errors(predicted: Array, actual: Array) -> dict[str, float]:
     miss = predicted.astype(np.float64) - actual
     mse = float(np.mean(miss**2))
     return {"mse": mse, "rmse": float(np.sqrt(mse)), "mae": float(np.mean(np.abs(miss)))}
+
+
+def calibration(predicted: Array, actual: Array, n_groups: int = 10) -> list[tuple[float, float, int]]:
+    """Mean predicted and mean actual stars of equally large groups, from the lowest predictions to the highest.
+
+    Returns
+    -------
+    list of (mean predicted, mean actual, number)
+        At most ``n_groups``; a well-calibrated model has the first two nearly equal.
+    """
+    groups = np.array_split(np.argsort(predicted, kind="stable"), n_groups)
+    return [(float(predicted[g].mean(dtype=np.float64)), float(actual[g].mean(dtype=np.float64)), len(g)) for g in groups if len(g)]

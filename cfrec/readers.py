@@ -49,17 +49,18 @@ class _Files:
         return decode(self._read(name), PurePosixPath(name).name)
 
 
+def _open_folder(folder: Path) -> _Files:
+    files = [p for pattern in ("*", "*/*") for p in sorted(folder.glob(pattern)) if p.is_file()]
+    return _Files([p.relative_to(folder).as_posix() for p in files], lambda name: (folder / name).read_bytes())
+
+
 @contextmanager
-def _open_files(path: Path) -> Iterator[_Files]:
-    if path.is_dir():
-        files = [p for pattern in ("*", "*/*") for p in sorted(path.glob(pattern)) if p.is_file()]
-        yield _Files([p.relative_to(path).as_posix() for p in files], lambda name: (path / name).read_bytes())
-        return
-    with _whole_zip(path.name):
-        archive = zipfile.ZipFile(path)
+def _open_archive(file: Path | IO[bytes], archive_name: str) -> Iterator[_Files]:
+    with _whole_zip(archive_name):
+        archive = zipfile.ZipFile(file)
     with archive:
         names = [i.filename for i in archive.infolist() if not i.is_dir() and "__MACOSX" not in i.filename]
-        yield _Files(names, lambda name: _read_member(archive, name, path.name))
+        yield _Files(names, lambda name: _read_member(archive, name, archive_name))
 
 
 @contextmanager
@@ -105,7 +106,7 @@ def read_ratings(path: File, movies: File | None = None, *, drop_bad: bool = Fal
     path : path or binary file
         A table with or without a header, any separator; or a zip or folder that holds a MovieLens release, or one table.
         Columns are found under their usual names (userId/user_id/user, movieId/item_id/movie/item, rating/score,
-        timestamp, title, genres), else taken as user, movie, rating, timestamp. A binary file is a table.
+        timestamp, title, genres), else taken as user, movie, rating, timestamp. A binary file is a table or a zip.
     movies : path or binary file, optional
         A second table with movie ids, titles and genres.
     drop_bad : bool
@@ -124,12 +125,13 @@ def read_ratings(path: File, movies: File | None = None, *, drop_bad: bool = Fal
     """
     try:
         catalogue = _read_movies(*_read_text(movies)) if movies is not None else {}
-        if isinstance(path, (str, Path)):
-            place = Path(path).expanduser()
-            if place.is_dir() or place.suffix.lower() in (".zip", ".whl") or (place.is_file() and zipfile.is_zipfile(place)):
-                with _open_files(place) as files:
-                    return _read_collection(files, place.name, catalogue, drop_bad, source)
-        text, name = _read_text(path)
+        file = Path(path).expanduser() if isinstance(path, (str, Path)) else path
+        if isinstance(file, Path) and file.is_dir():
+            return _read_collection(_open_folder(file), file.name, catalogue, drop_bad, source)
+        if _is_archive(file):
+            with _open_archive(file, _name_of(file)) as files:
+                return _read_collection(files, _name_of(file), catalogue, drop_bad, source)
+        text, name = _read_text(file)
         return _build(text, name, catalogue, drop_bad, source)
     except FileNotFoundError as error:
         raise DataError(f"There is no file {error.filename}. Check the spelling, or give the full path.") from error
@@ -139,17 +141,26 @@ def read_ratings(path: File, movies: File | None = None, *, drop_bad: bool = Fal
         raise DataError("The file does not fit into memory. Use a smaller one.") from error
 
 
+def _is_archive(file: Path | IO[bytes]) -> bool:
+    if isinstance(file, Path):
+        return file.suffix.lower() in (".zip", ".whl") or (file.is_file() and zipfile.is_zipfile(file))
+    if not file.seekable():
+        return False
+    start = file.tell()
+    found = file.read(4) == b"PK\x03\x04"
+    file.seek(start)
+    return found
+
+
+def _name_of(file: Path | IO[bytes]) -> str:
+    return file.name if isinstance(file, Path) else PurePosixPath(str(getattr(file, "name", "upload"))).name
+
+
 def _read_text(file: File) -> tuple[str, str]:
     """The text of a table, and what to call it."""
-    if isinstance(file, (str, Path)):
-        place = Path(file).expanduser()
-        return decode(place.read_bytes(), place.name), place.name
-    name = PurePosixPath(str(getattr(file, "name", "upload"))).name
-    data: bytes | str = file.read()
-    data = data.encode() if isinstance(data, str) else data
-    if data.startswith(b"PK\x03\x04"):
-        raise DataError(f"{name} is an archive: give it by its path.")
-    return decode(data, name), name
+    file = Path(file).expanduser() if isinstance(file, (str, Path)) else file
+    data: bytes | str = file.read_bytes() if isinstance(file, Path) else file.read()
+    return decode(data.encode() if isinstance(data, str) else data, _name_of(file)), _name_of(file)
 
 
 def _read_collection(files: _Files, name: str, catalogue: Catalogue, drop_bad: bool, source: Source | None) -> Ratings:

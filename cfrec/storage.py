@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from cfrec.encoding import ALWAYS, LARGEST_MANIFEST, MANIFEST, STATE, WEIGHTS, check_file, decode, encode, read_manifest
@@ -23,6 +24,7 @@ from cfrec.trained import TrainedModel
 
 _LOCK = ".cfrec.lock"
 _NEW, _OLD, _GONE = ".new-", ".old", ".gone-"  # what follows a model's name in its hidden names
+_RESERVED = {"CON", "PRN", "AUX", "NUL", *(f"{port}{n}" for port in ("COM", "LPT") for n in range(1, 10))}  # on Windows
 _WAIT = 30.0  # seconds that a writer waits for another
 _PATIENCE = 5.0  # seconds that a reader tries again while the model is replaced under its hands
 
@@ -87,6 +89,21 @@ def check_folder(folder: str | Path) -> Path:
     if not (parent.is_dir() and os.access(parent, os.W_OK)) or not place.name:
         raise ModelError(f"A model cannot be stored in {folder}: {parent} cannot be written to. Choose another folder.")
     return place
+
+
+def model_folder(models: str | Path, name: str) -> Path:
+    """Where a model of this name is stored in a folder of models. Raises ModelError for a name that could lead elsewhere."""
+    if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9 ._-]{0,62}[A-Za-z0-9_-])?", name) or PureWindowsPath(name).stem.upper() in _RESERVED:
+        raise ModelError(
+            f"{name[:70]!r} cannot be a model's name. Use up to 64 plain letters, digits, spaces, dots, dashes and underscores, "
+            "beginning and ending with a letter or digit."
+        )
+    return Path(models) / name
+
+
+def model_stamp(folder: str | Path) -> tuple[object, ...] | None:
+    """Changes whenever the stored model does; None where there is none. Cheap: no file is read."""
+    return _stamp(Path(folder))
 
 
 def _is_ours(folder: Path) -> bool:
@@ -240,3 +257,17 @@ def delete_model(folder: str | Path) -> None:
         gone = Path(tempfile.mkdtemp(prefix=f".{place.name}{_GONE}", dir=place.parent))
         place.rename(gone / place.name)
         shutil.rmtree(gone, ignore_errors=True)
+
+
+def rename_model(folder: str | Path, name: str) -> Path:
+    """Give a stored model another name beside it; returns its new place. Raises ModelError: there is none, or the name is taken."""
+    place = Path(folder)
+    new = model_folder(place.parent, name)
+    if place.is_symlink() or not _is_ours(place):
+        raise ModelError(f"There is no model in {folder}.")
+    with _one_writer(place):
+        if new.exists() or _hidden_old(new).exists():
+            raise ModelError(f"There is already a model {name!r}. Choose another name.")
+        place.rename(new)
+        _sync_folder(new.parent)
+    return new

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -112,6 +113,14 @@ class TrainedModel:
     def n_parameters(self) -> int:
         """Numbers learned in all."""
         return self.user_factors.size + self.user_bias.size + self.movie_factors.size + self.movie_bias.size
+
+    @cached_property
+    def version(self) -> str:
+        """Tells this model from every other: a hash of what was learned and of what it was learned about."""
+        value = hashlib.sha256(f"{self.created} {self.fingerprint} {self.config}".encode())
+        for array in (self.user_factors, self.user_bias, self.movie_factors, self.movie_bias):
+            value.update(np.ascontiguousarray(array).data)
+        return value.hexdigest()[:16]
 
     @cached_property
     def _row_of_user(self) -> dict[object, int]:

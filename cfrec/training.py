@@ -8,15 +8,20 @@ from datetime import UTC, datetime
 from threading import Event
 from typing import TYPE_CHECKING
 
+import numpy as np
+import pandas as pd
+
 from cfrec.config import TrainConfig
 from cfrec.devices import choose_device
 from cfrec.errors import DataError
 from cfrec.metrics import prediction_errors
-from cfrec.ratings import Ratings
+from cfrec.ratings import Ratings, ReadReport, Source
 from cfrec.trained import TrainedModel
 
 if TYPE_CHECKING:
     from cfrec.adam import AdamRun, OnEpoch
+
+_TIMED_STEPS, _TIMED_RATINGS = 20, 200_000  # what an estimate of the time is made from
 
 
 def train(
@@ -101,4 +106,48 @@ def _trained_model(run: AdamRun, outcome: str, advice: str, fit_seconds: float) 
         advice=advice,
         split=train.split_by,
         state=run.state,
+    )
+
+
+def estimate_seconds(config: TrainConfig, n_users: int, n_movies: int, n_ratings: int) -> float:
+    """About how long a run would take on the device it is set to, from a few timed steps on made-up ratings.
+
+    Parameters
+    ----------
+    n_users, n_movies, n_ratings : int
+        Of the training ratings.
+
+    Raises
+    ------
+    ConfigError, DeviceError
+        Too little memory; no such device.
+    """
+    config.check_memory(n_users, n_movies, n_ratings)
+    device = choose_device(config.device)
+    from cfrec.adam import AdamRun, use_threads
+
+    n_timed = min(n_ratings, _TIMED_STEPS * config.batch_size, _TIMED_RATINGS)
+    sample = _made_up(n_users, n_movies, n_timed)
+    with use_threads(config.n_threads):
+        run = AdamRun(sample, sample.take(np.arange(min(n_timed, config.batch_size))), config, device.name)
+        epochs = []
+        for epoch in (1, 2, 3):
+            started = time.perf_counter()
+            run.time_epoch(epoch)
+            epochs.append(time.perf_counter() - started)
+    return min(epochs[1:]) * n_ratings / n_timed * config.epochs
+
+
+def _made_up(n_users: int, n_movies: int, n_ratings: int) -> Ratings:
+    random = np.random.default_rng(0)
+    return Ratings(
+        user_idx=random.integers(n_users, size=n_ratings, dtype=np.int32),
+        movie_idx=random.integers(n_movies, size=n_ratings, dtype=np.int32),
+        rating=random.integers(1, 6, size=n_ratings).astype(np.float32),
+        user_ids=np.arange(n_users),
+        movies=pd.DataFrame(index=range(n_movies)),
+        timestamp=None,
+        scale=(1.0, 5.0, 1.0),
+        source=Source("made up", "Made-up ratings"),
+        report=ReadReport(n_ratings, n_ratings),
     )

@@ -71,13 +71,16 @@ def test_all_forms_give_equal_ratings(tmp_path, files):
     assert wanted.movies["genres"].tolist() == ["Drama|War", "unknown", "Drama|War"]
     assert wanted.timestamp.tolist() == [881250949, 891717742, 881250950]
     assert_same(cfrec.read_ratings(write_folder(tmp_path / "folder", files)), wanted)
-    assert_same(cfrec.read_ratings(write_zip(tmp_path / "archive.zip", files)), wanted)
+    archive = write_zip(tmp_path / "archive.zip", files)
+    assert_same(cfrec.read_ratings(archive), wanted)
+    with archive.open("rb") as stream:
+        assert_same(cfrec.read_ratings(stream), wanted)
 
 
 def test_a_file_object_for_the_movies_and_text_instead_of_bytes():
     ratings = cfrec.read_ratings(io.StringIO("user,item,rating\n1,2,3\n"), io.BytesIO(b"item,title\n2,Fargo\n"))
     assert ratings.movies["title"].tolist() == ["Fargo"]
-    with pytest.raises(DataError, match="archive: give it by its path"):
+    with pytest.raises(DataError, match="upload is not a whole zip archive"):
         cfrec.read_ratings(io.BytesIO(b"PK\x03\x04"))
 
 
