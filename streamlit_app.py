@@ -1,6 +1,26 @@
 """cfrec in the browser: `streamlit run streamlit_app.py`."""
 
+from pathlib import Path
+
 import streamlit as st
 
-st.set_page_config(page_title="cfrec", layout="wide")
-st.navigation([st.Page("app_pages/start.py", title="Start")], position="top").run()
+from cfrec.warm import warm_up
+
+IMAGES = Path(__file__).parent / "app_pages" / "images"
+PAGES = {  # file -> title
+    "start": "Start",
+    "train": "Train",
+    "biases": "Good and bad films",
+    "map": "Map",
+    "similar": "Similar films",
+    "models": "Models",
+    "about": "How it works",
+}
+
+st.set_page_config(page_title="cfrec", page_icon=str(IMAGES / "icon.svg"), layout="wide")
+st.logo(str(IMAGES / "logo.svg"), size="large")
+st.cache_resource(warm_up)()
+page = st.navigation(
+    [st.Page(f"app_pages/{name}.py", title=title, default=name == "start") for name, title in PAGES.items()], position="top"
+)
+page.run()

@@ -1,59 +1,94 @@
-"""The start page: what this is, and the model that is here."""
-
-from pathlib import Path
+"""The start page: what this is, where to go, the model in use, and the data it learned from."""
 
 import streamlit as st
 
 import cfrec
+from app_pages import _show as show
+from app_pages import _state as state
+from app_pages import _words as words
+from cfrec.plots import bars
 
-MODEL = Path(__file__).parent.parent / "models" / "ml-100k"
+CARDS = (
+    ("similar", "Find similar films", "Type a title and see what the same people loved.", ":material/search: Find films"),
+    (
+        "map",
+        "Explore the map",
+        "Every film is a point; films for the same tastes lie close together.",
+        ":material/scatter_plot: Open the map",
+    ),
+    ("train", "Train it yourself", "Press a button and watch the network learn, round by round.", ":material/model_training: Train"),
+)
 
 
-@st.cache_resource(max_entries=1)
-def shipped_model() -> cfrec.TrainedModel:
-    return cfrec.load_model(MODEL)
+def show_cards() -> None:
+    for place, (page, heading, text, label) in zip(st.columns(3), CARDS, strict=True):
+        with place.container(border=True, height="stretch"):
+            st.subheader(heading, anchor=False)
+            st.write(text)
+            st.page_link(f"app_pages/{page}.py", label=f"**{label}**")
 
 
-def show_figures(trained: cfrec.TrainedModel) -> None:
+def show_model(trained: cfrec.TrainedModel) -> None:
+    st.subheader("The model in use", anchor=False)
     with st.container(horizontal=True):
-        st.metric("Trained on", trained.source.title, border=True)
-        st.metric("Ratings learned from", f"{trained.n_train:,}", border=True)
+        st.metric("Learned from", trained.source.title, border=True, help=f"Stored as “{state.model_name()}”.")
+        st.metric(
+            "Trained on", trained.created[:10], border=True, help=f"{trained.created} (UTC), in {words.duration(trained.fit_seconds)}."
+        )
+        word = words.AVERAGE_MISS
+        st.metric(word.label, words.stars(trained.metrics["rmse"]), border=True, help=word.help)
         st.metric("Films", f"{trained.n_movies:,}", border=True)
         st.metric("People", f"{trained.n_users:,}", border=True)
-        miss = f"{trained.metrics['mae']:.2f} stars"
-        st.metric("Average miss", miss, border=True, help="Mean absolute error on ratings that were held out of training.")
+        st.metric(
+            "Ratings",
+            f"{trained.n_train + trained.n_valid:,}",
+            border=True,
+            help=f"{trained.n_train:,} to learn from, the others kept aside.",
+        )
 
 
-def show_films(trained: cfrec.TrainedModel) -> None:
-    liked = cfrec.movie_biases(trained, min_ratings=20)
-    like_star_wars = cfrec.similar_movies(trained, 50, k=8, min_ratings=20)
-    columns = {
-        "title": st.column_config.TextColumn("Film", width="medium"),
-        "mean_rating": st.column_config.NumberColumn("Average stars", width="small", format="%.2f"),
-        "similarity": st.column_config.ProgressColumn("Likeness", width="small", format="%.2f", min_value=0, max_value=1),
-    }
-    for place, heading, table, shown in zip(
-        st.columns(3),
-        ("Good in themselves", "Poor in themselves", "Most like Star Wars"),
-        (liked.head(8), liked.tail(8)[::-1], like_star_wars),
-        (["title", "mean_rating"], ["title", "mean_rating"], ["title", "similarity"]),
-        strict=True,
-    ):
-        with place:
-            st.subheader(heading)
-            st.dataframe(table[shown], hide_index=True, column_config=columns, alt=f"{heading}: a table of eight films")
+def show_data(trained: cfrec.TrainedModel) -> None:
+    st.subheader("The data", anchor=False)
+    most, few = st.columns(2, gap="large")
+    with most:
+        st.markdown("**The 20 films rated by most people**")
+        top = trained.movies.nlargest(20, "n_ratings")[["title", "n_ratings", "mean_rating"]]
+        show.table(top, "most-rated", alt="The twenty films with the most ratings, with their number and average", height=320)
+    with few:
+        ratings = state.local_ratings(trained.source.name)
+        if ratings is None:
+            show_without_ratings(trained)
+        else:
+            show_ratings(ratings)
 
 
-st.title("See what a recommender learned")
-st.write(
-    "A small network was shown nothing but who rated which film with how many stars. From that alone it found out which films "
-    "are good in themselves, and which are alike."
+def show_ratings(ratings: cfrec.Ratings) -> None:
+    st.markdown("**How many stars people give**")
+    histogram = ratings.histogram()
+    most = histogram.loc[histogram["n_ratings"].idxmax()]
+    drawing = bars(histogram, "stars", "n_ratings", x_title="Stars", y_title="Ratings")
+    alt = f"Bar chart: {most['stars']:g} stars are given most often, {most['n_ratings']:,.0f} times"
+    show.chart(drawing, histogram, "stars-given", alt=alt, columns={"stars": "Stars"})
+    st.markdown("**The first ratings: all that the network is shown**")
+    show.table(ratings.head(5), "first-ratings", alt="The first five ratings: person, film, stars")
+
+
+def show_without_ratings(trained: cfrec.TrainedModel) -> None:
+    st.markdown("**How well films are liked on average**")
+    histogram = cfrec.mean_rating_histogram(trained)
+    drawing = bars(histogram, "stars", "films", x_title="Plain average, stars", y_title="Films")
+    alt = f"Bar chart of films by their average: most, {histogram['films'].max():,}, lie in one step of half a star"
+    show.chart(drawing, histogram, "film-averages", alt=alt, columns={"stars": "Stars", "films": "Films"})
+    st.caption("The single ratings may not be passed on with cfrec. Train once on the Train page, and they are fetched and shown here.")
+
+
+st.title("See what a recommender learned", anchor=False)
+st.markdown(
+    "A small network was shown nothing but **who rated which film with how many stars**. From that alone it worked out "
+    "which films are good in themselves, which are alike, and what a person will think of a film not seen yet."
 )
-try:
-    model = shipped_model()
-except cfrec.CfrecError as error:
-    st.error(f"The model that ships with cfrec cannot be shown. {error}")
-    st.stop()
-show_figures(model)
-show_films(model)
+show_cards()
+model = state.model_in_use()
+show_model(model)
+show_data(model)
 st.caption(f"Data: {model.source.title}. {model.source.licence} {model.source.citation}")

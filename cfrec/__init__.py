@@ -11,7 +11,7 @@ Importing it does not import torch: that waits until something is trained.
 from cfrec.config import TrainConfig
 from cfrec.errors import CfrecError
 from cfrec.evaluation import cross_validate, evaluate
-from cfrec.explore import movie_biases, predict_ratings, project_factors, similar_movies
+from cfrec.explore import mean_rating_histogram, movie_biases, predict_ratings, project_factors, similar_movies
 from cfrec.ratings import Ratings
 from cfrec.readers import load_dataset, read_ratings
 from cfrec.recommend import recommend
@@ -33,6 +33,7 @@ __all__ = [
     "list_models",
     "load_dataset",
     "load_model",
+    "mean_rating_histogram",
     "movie_biases",
     "predict_ratings",
     "project_factors",

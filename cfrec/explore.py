@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -36,6 +37,14 @@ def movie_biases(
     table = table.assign(stars=trained.to_stars(anybody + trained.movie_bias), year=trained.movies["year"])
     table = table[_filter(trained.movies, min_ratings, genre, years)]
     return table.sort_values("bias", ascending=False, kind="stable").reset_index(drop=True)
+
+
+def mean_rating_histogram(trained: TrainedModel, step: float = 0.5) -> pd.DataFrame:
+    """How many movies have which mean rating: stars (``1.0–1.5``), films; lowest first."""
+    low, high, _ = trained.scale
+    n_groups = max(round((high - low) / step), 1)
+    counts, edges = np.histogram(trained.movies["mean_rating"], n_groups, (low, max(high, low + step)))
+    return pd.DataFrame({"stars": [f"{a:.1f}–{b:.1f}" for a, b in pairwise(edges)], "films": counts})
 
 
 def project_factors(trained: TrainedModel, n_components: int = 3, *, min_ratings: int = 0) -> pd.DataFrame:

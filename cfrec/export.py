@@ -9,7 +9,7 @@ import pandas as pd
 
 from cfrec.errors import CfrecError, ConfigError
 from cfrec.explore import project_factors
-from cfrec.plots import factor_map
+from cfrec.maps import factor_map
 from cfrec.trained import TrainedModel
 
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")

@@ -89,6 +89,23 @@ class Ratings:
         """The k movies with the most ratings, most first."""
         return self.movies.nlargest(k, "n_ratings", keep="first").reset_index(drop=True)
 
+    def histogram(self) -> pd.DataFrame:
+        """How often each number of stars is given: stars, n_ratings; lowest first."""
+        stars, counts = np.unique(self.rating, return_counts=True)
+        return pd.DataFrame({"stars": stars, "n_ratings": counts})
+
+    def head(self, k: int = 5) -> pd.DataFrame:
+        """The first k ratings: user_id, title, rating (stars)."""
+        first = slice(0, k)
+        titles = self.movies["title"].to_numpy()[self.movie_idx[first]]
+        return pd.DataFrame({"user_id": self.user_ids[self.user_idx[first]], "title": titles, "rating": self.rating[first]})
+
+    def common_raters(self, movie_row: int) -> npt.NDArray[np.intp]:
+        """How many users rated both this movie and each movie: (n_movies,)."""
+        raters = np.zeros(self.n_users, bool)
+        raters[self.user_idx[self.movie_idx == movie_row]] = True
+        return np.bincount(self.movie_idx[raters[self.user_idx]], minlength=self.n_movies)
+
     def split(self, valid_fraction: float = 0.2, seed: int = 42) -> tuple[Ratings, Ratings]:
         """Split at random into a training and a validation part.
 

@@ -32,6 +32,8 @@ ORDER = [
     "search",
     "recommend",
     "plots",
+    "maps",
+    "warm",
     "export",
     "console",
     "commands",
@@ -61,7 +63,7 @@ def imports(path: Path, *, top_level: bool = False) -> set[str]:
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
-            names |= {f"{node.module}.{alias.name}" if node.module == "cfrec" else node.module or "" for alias in node.names}
+            names |= {f"{node.module}.{alias.name}" if node.module in ("cfrec", "app_pages") else node.module or "" for alias in node.names}
     return names
 
 
@@ -115,4 +117,4 @@ def test_the_checks_are_not_blind(tmp_path):
     assert own_modules(imports(bad)) == {"cli", "storage"}
     assert own_modules(imports(bad, top_level=True)) == {"cli"}
     bad.write_text("import torch\nimport streamlit\nfrom app_pages import start\nfrom start import x\nimport json\n")
-    assert foreign_to_a_page(bad) == {"torch", "app_pages", "start"}
+    assert foreign_to_a_page(bad) == {"torch", "app_pages.start", "start"}

@@ -1,39 +1,45 @@
-"""The start page through the entry file, without a browser."""
-
-import shutil
-
-import pytest
-import streamlit as st
-from streamlit.testing.v1 import AppTest
-
-from cfrec.storage import load_model
+"""The start page."""
 
 
-@pytest.fixture
-def app():
-    st.cache_resource.clear()
-    return AppTest.from_file("../../streamlit_app.py", default_timeout=30)
+def labels_and_values(app):
+    return {metric.label: metric.value for metric in app.metric}
 
 
-def test_it_shows_the_shipped_model(app, shipped):
-    app.run()
-    assert not app.exception
+def test_it_shows_the_model_in_use_and_where_to_go(open_page, shipped, no_data):
+    app = open_page()
     assert not app.error
-    figures = {metric.label: metric.value for metric in app.metric}
-    assert figures["Trained on"] == "MovieLens 100K"
+    figures = labels_and_values(app)
+    assert figures["Learned from"] == "MovieLens 100K"
     assert figures["Films"] == "1,682"
-    assert figures["Average miss"] == f"{shipped.metrics['mae']:.2f} stars"
-    neighbours = app.dataframe[2].value["title"].tolist()
-    assert neighbours[:3] == ["The Empire Strikes Back (1980)", "Return of the Jedi (1983)", "Raiders of the Lost Ark (1981)"]
-    assert "may not be redistributed" in app.caption[0].value
+    assert figures["Ratings"] == "100,000"
+    assert figures["Average miss"] == f"{shipped.metrics['rmse']:.2f} stars"
+    assert [heading.value for heading in app.subheader[:3]] == ["Find similar films", "Explore the map", "Train it yourself"]
+    assert app.dataframe[0].value["title"].tolist()[:2] == ["Star Wars (1977)", "Contact (1997)"]
+    assert "may not be redistributed" in app.caption[-1].value
 
 
-def test_a_damaged_model_is_an_error_with_a_next_step(app, tmp_path, monkeypatch):
-    damaged = shutil.copytree("models/ml-100k", tmp_path / "ml-100k")
-    (damaged / "users.csv").write_text("x")
-    monkeypatch.setattr("cfrec.load_model", lambda _: load_model(damaged))
-    app.run()
-    assert not app.exception
+def test_without_ratings_it_shows_what_the_model_knows(open_page, no_data):
+    app = open_page()
+    assert any("How well films are liked" in text.value for text in app.markdown)
+    assert len(app.dataframe) == 1
+
+
+def test_with_ratings_it_shows_the_first_of_them(open_page, ml_100k):
+    app = open_page()
+    assert app.dataframe[1].value.values.tolist()[0] == [196, "Kolya (1996)", 3.0]
+
+
+def test_a_damaged_model_is_an_error_with_a_next_step(open_page, models, no_data):
+    (models / "ml-100k" / "users.csv").write_text("x")
+    app = open_page()
     assert "users.csv" in app.error[0].value
     assert "Restore a copy, or train it again" in app.error[0].value
     assert not app.metric
+
+
+def test_a_model_that_is_not_there_offers_the_shipped_one(open_page, no_data):
+    app = open_page(query={"model": "gone"})
+    assert "There is no model" in app.error[0].value
+    app.button[0].click().run()
+    assert not app.error
+    assert labels_and_values(app)["Films"] == "1,682"

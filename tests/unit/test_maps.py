@@ -1,7 +1,7 @@
 import pandas as pd
 import pytest
 
-from cfrec.plots import factor_map
+from cfrec.maps import factor_map
 
 
 def test_points_labels_and_axes():

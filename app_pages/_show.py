@@ -1,0 +1,129 @@
+"""How pages show things: tables with a download, charts with their table, film cards, filters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import streamlit as st
+
+import cfrec
+from app_pages import _words as words
+from cfrec.export import spreadsheet_safe
+
+if TYPE_CHECKING:
+    import altair
+    import pandas
+
+COLUMNS = {  # how a column of cfrec's tables is called and written
+    "title": st.column_config.TextColumn("Film", width="medium"),
+    "year": st.column_config.NumberColumn("Year", format="%d", width="small"),
+    "genres": st.column_config.TextColumn("Genres", help=words.GENRE.help),
+    "n_ratings": st.column_config.NumberColumn("Ratings", help=words.N_RATINGS.help, format="localized", width="small"),
+    "mean_rating": st.column_config.NumberColumn("Plain average, stars", help=words.PLAIN_AVERAGE.help, format="%.2f"),
+    "stars": st.column_config.NumberColumn("Popularity score, stars", help=words.POPULARITY.help, format="%.2f"),
+    "bias": st.column_config.NumberColumn("Bias", help=words.BIAS.help, format="%.3f"),
+    "similarity": st.column_config.ProgressColumn("Likeness", help=words.LIKENESS.help, format="percent", min_value=0, max_value=1),
+    "movie_id": st.column_config.TextColumn("Film id", width="small"),
+    "user_id": st.column_config.TextColumn("Person", width="small"),
+    "rating": st.column_config.NumberColumn("Stars", format="%.1f", width="small"),
+    "actual": st.column_config.NumberColumn("Real stars", format="%.1f", width="small"),
+    "predicted": st.column_config.NumberColumn("Guess, stars", format="%.2f", width="small"),
+    "miss": st.column_config.NumberColumn("Miss, stars", format="%+.2f", width="small"),
+}
+
+
+def table(data: pandas.DataFrame, name: str, *, alt: str, columns: Mapping[str, Any] | None = None, height: int | str = "auto") -> None:
+    """A table, and a button to take it away as CSV. ``name`` names the file, and must be its own on the page."""
+    st.dataframe(data, hide_index=True, column_config=COLUMNS | dict(columns or {}), alt=alt, height=height)
+    st.download_button(
+        "Download as CSV",
+        lambda: spreadsheet_safe(data).to_csv(index=False).encode(),
+        file_name=f"{name}.csv",
+        mime="text/csv",
+        on_click="ignore",
+        type="tertiary",
+        icon=":material/download:",
+        key=f"csv-{name}",
+    )
+
+
+def as_table(data: pandas.DataFrame, name: str, *, columns: Mapping[str, Any] | None = None) -> None:
+    """What a chart shows, as a table that is sent once it is opened."""
+    with st.expander("Show as table", type="compact", key=f"table-{name}", on_change="rerun") as expander:
+        if expander.open:
+            table(data, name, alt=f"The numbers of the chart above: {name}", columns=columns)
+
+
+def chart(drawing: altair.TopLevelMixin, data: pandas.DataFrame, name: str, *, alt: str, columns: Mapping[str, Any] | None = None) -> None:
+    """A chart, what it shows in words for those who cannot see it, and its table."""
+    st.altair_chart(drawing, alt=alt, key=f"chart-{name}")
+    as_table(data, name, columns=columns)
+
+
+def film_card(trained: cfrec.TrainedModel, movie_id: object) -> None:
+    """What is known of a film, and what was learned of it."""
+    row = trained.movie_row(movie_id)
+    film = trained.movies.iloc[row]
+    learned = trained.to_stars(trained.offset + trained.user_bias.mean() + trained.movie_bias[row : row + 1])[0]
+    with st.container(border=True):
+        with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+            st.subheader(plain(film["title"]), anchor=False, width="content")
+            weak_evidence(film["n_ratings"])
+        st.caption(plain(film["genres"].replace("|", " · ")) or "no genre given")
+        with st.container(horizontal=True, gap="large"):
+            figures = [
+                (words.POPULARITY, words.stars(learned)),
+                (words.PLAIN_AVERAGE, words.stars(film["mean_rating"])),
+                (words.N_RATINGS, f"{film['n_ratings']:,}"),
+            ]
+            for word, value in figures:
+                st.metric(word.label, value, help=word.help, width="content")
+
+
+def weak_evidence(n_ratings: int) -> None:
+    """A badge, where too few people rated a film."""
+    if n_ratings < words.WEAK_BELOW:
+        st.badge(words.WEAK_EVIDENCE.label, color="orange", icon=":material/warning:", help=words.WEAK_EVIDENCE.help)
+
+
+def plain(text: str) -> str:
+    """Text from a data set, for a place that reads Markdown: shown as it is written."""
+    return "".join(f"\\{c}" if c in r"\`*_{}[]()<>#+-.!|~$:" else c for c in text)
+
+
+@st.cache_data(max_entries=8, show_spinner=False)
+def genres_of(_trained: cfrec.TrainedModel, version: str) -> list[str]:  # noqa: ARG001  # the cache's key
+    """Genres of a model's films, by name."""
+    return sorted({genre for genres in _trained.movies["genres"] for genre in genres.split("|") if genre})
+
+
+def filters(trained: cfrec.TrainedModel, *, min_ratings: int = words.WEAK_BELOW) -> dict[str, Any]:
+    """Widgets for minimum ratings, genre and decade; returns arguments for ``movie_biases`` and ``similar_movies``."""
+    years = trained.movies["year"].dropna()
+    decades = sorted({int(year) // 10 * 10 for year in years}, reverse=True)
+    most = max(int(trained.movies["n_ratings"].quantile(0.98)) // 10 * 10, 20)
+    columns = st.columns([2, 1, 1], vertical_alignment="bottom")
+    least = columns[0].slider(
+        words.MIN_RATINGS.label, 0, most, min(min_ratings, most), help=words.MIN_RATINGS.help, key="min_ratings", bind="query-params"
+    )
+    genre = columns[1].selectbox(
+        words.GENRE.label,
+        genres_of(trained, trained.version),
+        index=None,
+        placeholder="All",
+        help=words.GENRE.help,
+        key="genre",
+        bind="query-params",
+    )
+    decade = columns[2].selectbox(
+        words.DECADE.label,
+        [f"{decade}s" for decade in decades],
+        index=None,
+        placeholder="All",
+        help=words.DECADE.help,
+        key="decade",
+        bind="query-params",
+    )
+    first = int(decade[:4]) if decade else None
+    return {"min_ratings": least, "genre": genre, "years": None if first is None else (first, first + 9)}

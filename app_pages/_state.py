@@ -1,0 +1,121 @@
+"""What this visitor looks at: the model in use, the film picked; and what all visitors share: loaded models, ratings, runs."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import streamlit as st
+
+import cfrec
+from cfrec.datasets import DATASETS, find_local
+from cfrec.jobs import JobBoard
+from cfrec.storage import model_folder, model_stamp
+
+MODELS = Path(os.environ.get("CFREC_MODELS") or Path(__file__).parent.parent / "models")
+SHIPPED = "ml-100k"
+BY_VERSION = {cfrec.TrainedModel: lambda trained: trained.version}  # for caches of what is worked out from a model
+_LARGEST_SHOWN = 2_000_000  # ratings: a data set that is read while a page waits
+
+
+@st.cache_resource(max_entries=4, show_spinner=False)
+def _load(name: str, _stamp: object) -> cfrec.TrainedModel:
+    return cfrec.load_model(model_folder(MODELS, name))
+
+
+def load_stored(name: str) -> cfrec.TrainedModel:
+    """A stored model, read once for all visitors. Raises ModelError."""
+    return _load(name, model_stamp(model_folder(MODELS, name)))
+
+
+@st.cache_resource
+def jobs() -> JobBoard:
+    """The runs, shared by all visitors."""
+    return JobBoard()
+
+
+def in_url(name: str) -> str | None:
+    """What the visitor chose under this name: from the address when it is new there, else from before; kept in both."""
+    given, before = st.query_params.get(name), f"_{name}_in_url"
+    if given is not None and given != st.session_state.get(before):
+        st.session_state[f"_{name}"] = given
+    chosen: str | None = st.session_state.get(f"_{name}")
+    if chosen is not None and chosen != given:
+        st.query_params[name] = chosen
+    st.session_state[before] = chosen
+    return chosen
+
+
+def choose(name: str, value: object) -> None:
+    """Choose a value under a name that ``in_url`` reads; None: nothing."""
+    st.session_state[f"_{name}"] = None if value is None else str(value)
+    if value is None:
+        st.query_params.pop(name, None)
+
+
+def model_name() -> str:
+    """Name of the stored model that this visitor uses."""
+    return in_url("model") or SHIPPED
+
+
+def use_model(name: str) -> None:
+    """From now on this visitor uses another stored model; ``undo_use`` goes back."""
+    before = model_name()
+    if name != before:
+        st.session_state["_model_before"] = before
+        choose("model", name)
+
+
+def undo_use() -> str | None:
+    """Go back to the model used before; its name, or None where there is none."""
+    before: str | None = st.session_state.pop("_model_before", None)
+    if before:
+        choose("model", before)
+    return before
+
+
+def model_before() -> str | None:
+    """Name of the model that ``undo_use`` goes back to."""
+    return st.session_state.get("_model_before")
+
+
+def model_in_use() -> cfrec.TrainedModel:
+    """The model in use; where it cannot be loaded, the page says why, offers the shipped one, and ends."""
+    name = model_name()
+    try:
+        return load_stored(name)
+    except cfrec.CfrecError as error:
+        problem = error
+    st.error(f"The model “{name}” cannot be shown. {problem}")
+    if name != SHIPPED:
+        st.button("Use the model that ships with cfrec", on_click=use_model, args=[SHIPPED], type="primary")
+    st.stop()
+
+
+@st.cache_resource(max_entries=2, show_spinner="Reading the ratings …")
+def _read(name: str, _path: str, _changed: float) -> cfrec.Ratings:
+    return cfrec.load_dataset(name)
+
+
+def local_ratings(name: str) -> cfrec.Ratings | None:
+    """A data set's ratings, if they are on this machine and few enough to read while a page waits. Raises DataError."""
+    path = find_local(name) if name in DATASETS else None
+    if path is None or DATASETS[name].n_ratings > _LARGEST_SHOWN:
+        return None
+    return _read(name, str(path), path.stat().st_mtime)
+
+
+@st.cache_resource(max_entries=8, show_spinner=False, hash_funcs=BY_VERSION)
+def _ids(trained: cfrec.TrainedModel) -> dict[str, object]:
+    return {str(movie_id): movie_id for movie_id in trained.movies["movie_id"].tolist()}
+
+
+def film_picked(trained: cfrec.TrainedModel) -> object | None:
+    """Id of the film that this visitor looks at, on whatever page; None where there is none in this model."""
+    chosen = in_url("film")
+    return None if chosen is None else _ids(trained).get(chosen)
+
+
+def pick_film(movie_id: object) -> None:
+    """Look at another film."""
+    choose("film", movie_id)

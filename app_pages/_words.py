@@ -1,0 +1,121 @@
+"""The app's words: one wording for each idea, with the field's own term in its tooltip."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import NamedTuple
+
+from cfrec.config import TrainConfig
+
+
+class Word(NamedTuple):
+    """What an idea is called in the app, and what to say when asked."""
+
+    label: str
+    help: str
+
+
+FILM = Word("Film", "")
+AVERAGE_MISS = Word(
+    "Average miss",
+    "How far a guess is from the stars really given, on ratings that were kept aside and never learned from; large misses weigh more. "
+    "Technical term: root mean squared error (RMSE), in stars.",
+)
+ROUNDS = Word("Rounds", "How often the network goes through all the ratings. Technical term: epochs.")
+POPULARITY = Word(
+    "Popularity score",
+    "How good a film is in itself, whoever watches it, in stars: what a person of average generosity and no particular taste would give. "
+    "Technical term: movie bias.",
+)
+BIAS = Word("Bias", "The popularity score as the network holds it: added to every guess for this film before it is turned into stars.")
+TASTE_NUMBERS = Word(
+    "Taste numbers",
+    "What the network learned about a film or a person besides the score: a list of numbers nobody named. Two films with similar lists "
+    "please the same people. Technical term: factors, or an embedding.",
+)
+LIKENESS = Word(
+    "Likeness",
+    "How nearly the taste numbers of two films point the same way: 100 % is the same, 0 % is unrelated. Technical term: cosine similarity.",
+)
+PLAIN_AVERAGE = Word("Plain average", "The mean of all the stars this film got, few or many.")
+N_RATINGS = Word("Ratings", "How many people gave this film stars.")
+MIN_RATINGS = Word("At least so many ratings", "Films with fewer are left out. What was learned from a handful of ratings is mostly luck.")
+GENRE = Word("Genre", "From the data set's own list. The network never saw genres; they are only used to filter here.")
+DECADE = Word("Decade", "When the film came out.")
+HELD_OUT = Word("Ratings kept aside", "Ratings that are not learned from, to test the guesses on. Technical term: validation set.")
+LEARNED_FROM = Word("Ratings learned from", "Technical term: training set.")
+LEARNING_RATE = Word("Step size", "How far each correction moves the numbers. Technical term: learning rate.")
+WEAK_EVIDENCE = Word("few ratings", "Fewer than 20 people rated this film: what was learned about it is mostly luck.")
+WEAK_BELOW = 20  # ratings
+
+BASELINES = {"mean": "always the same guess", "movie_mean": "each film's average"}  # names as evaluation.baseline_losses gives them
+OUTCOMES = {
+    "completed": "ran to its end",
+    "early_stopped": "stopped by itself: no longer getting better",
+    "stopped": "stopped by hand",
+    "diverged": "went astray",
+}
+
+SETTINGS = {  # fields of TrainConfig; those not listed are shown by their own name
+    "recipe": "Recipe",
+    "n_factors": "Taste numbers",
+    "epochs": "Rounds",
+    "batch_size": "Ratings a step",
+    "learning_rate": "Step size",
+    "schedule": "Step size over time",
+    "beta2": "Memory for step sizes (beta2)",
+    "weight_decay": "Decay of all numbers",
+    "user_l2": "Caution about people",
+    "movie_l2": "Caution about films",
+    "bias_l2": "Caution about scores",
+    "l2_exponent": "More caution with few ratings",
+    "factor_std": "Randomness of taste numbers at the start",
+    "bias_std": "Randomness of scores at the start",
+    "start_at_mean": "Start from the average rating",
+    "margin_below": "Room below the lowest stars",
+    "margin_above": "Room above the highest stars",
+    "patience": "Rounds of patience",
+    "seed": "Dice (random seed)",
+    "device": "Device",
+    "n_threads": "Processor threads",
+}
+
+
+def setting_help(name: str) -> str:
+    """What a setting means, with its name and limits: ``epochs: times to go through …, 1 to 1,000``."""
+    field = next(f for f in fields(TrainConfig) if f.name == name)
+    low, high = field.metadata["low"], field.metadata["high"]
+    limits = f" From {low:g} to {high:,g}." if low is not None else ""
+    explanation = field.metadata["help"]
+    return f"{explanation[0].upper()}{explanation[1:]}.{limits} Technical term: `{name}`."
+
+
+def stars(value: float) -> str:
+    """A number of stars with its unit."""
+    return f"{value:.2f} stars"
+
+
+def duration(seconds: float) -> str:
+    """A time as people say it."""
+    if seconds < 1:
+        return "under a second"
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def size(n_bytes: float) -> str:
+    """A number of bytes as people say it."""
+    return f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:.1f} MB"
+
+
+def plural(n: int, noun: str) -> str:
+    """``1 rating``, ``2 ratings``."""
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
+
+
+def signed(value: float) -> str:
+    """A difference of stars with its sign."""
+    return f"{value:+.2f} stars"

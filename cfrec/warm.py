@@ -1,0 +1,26 @@
+"""Import what takes seconds while the first page is being read, not when it is needed."""
+
+from __future__ import annotations
+
+import gc
+import time
+from threading import Thread
+
+
+def warm_up(delay: float = 1.0) -> Thread:
+    """Begin in a thread after ``delay`` seconds, in which a first page can be drawn; returns the thread at once."""
+    thread = Thread(target=_import_all, args=[delay], name="cfrec-warm-up", daemon=True)
+    thread.start()
+    return thread
+
+
+def _import_all(delay: float) -> None:
+    time.sleep(delay)
+    import plotly.graph_objects  # noqa: F401
+    import sklearn.decomposition  # noqa: F401
+
+    import cfrec.adam  # noqa: F401
+
+    # What is imported by now stays for good: collectors that look through it again and again would hold up all visitors.
+    gc.collect()
+    gc.freeze()
