@@ -12,6 +12,7 @@ from cfrec.config import TrainConfig
 from cfrec.errors import CfrecError
 from cfrec.evaluation import cross_validate, evaluate
 from cfrec.explore import mean_rating_histogram, movie_biases, predict_ratings, project_factors, similar_movies
+from cfrec.parts import explain_prediction
 from cfrec.ratings import Ratings
 from cfrec.readers import load_dataset, read_ratings
 from cfrec.recommend import recommend
@@ -30,6 +31,7 @@ __all__ = [
     "cross_validate",
     "delete_model",
     "evaluate",
+    "explain_prediction",
     "list_models",
     "load_dataset",
     "load_model",

@@ -93,7 +93,9 @@ class TrainConfig:
 
     def gentler(self) -> TrainConfig:
         """The same with a smaller learning rate: what to try after a run that diverged or learned nothing."""
-        return replace(self, learning_rate=float(f"{min(self.learning_rate / 10, TrainConfig().learning_rate):.2g}"))
+        lowest = next(setting.metadata["low"] for setting in fields(self) if setting.name == "learning_rate")
+        rate = float(f"{min(self.learning_rate / 10, TrainConfig().learning_rate):.2g}")
+        return replace(self, learning_rate=max(lowest, rate))
 
     def y_range(self, scale: tuple[float, float, float]) -> tuple[float, float]:
         """The sigmoid's range for ratings on a (lowest, highest, step) scale, in stars."""

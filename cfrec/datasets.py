@@ -31,7 +31,17 @@ _TERMS = "For research and other non-commercial use only; acknowledge GroupLens,
 NO_REDISTRIBUTION = f"{_TERMS}. The data may not be redistributed without separate permission."
 SAME_TERMS = f"{_TERMS}. Redistribution, of transformed data too, only under these same terms."
 # Whatever zipfile raises on a damaged archive.
-ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, RuntimeError, OSError, ValueError)
+ZIP_ERRORS = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    ArithmeticError,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+    OSError,
+    ValueError,
+)
 PAGE = "https://grouplens.org/datasets/movielens/"
 
 # The wheel carries ml-100k's 100,000 rows in the same order: the second source where GroupLens cannot be reached.

@@ -161,7 +161,7 @@ def _head(manifest: Mapping[str, Any]) -> dict[str, Any]:
     if not (low < high and lowest <= highest and step > 0):
         raise ModelError("its ranges of stars are not ranges")
     fraction, seed = manifest["split"] or (None, None)
-    checks = {int: _integer, float: _number, str: _text}
+    checks = {int: _whole, float: _number, str: _text}
     return {
         "y_range": (low, high),
         "scale": (lowest, highest, step),

@@ -134,6 +134,37 @@ def similar_movies(
     return table
 
 
+def movie_map(trained: TrainedModel, n_components: int = 5, *, min_ratings: int = 0, n_genres: int = 6) -> pd.DataFrame:
+    """``project_factors`` with what a map shows beside: year, genres, genre, stars (see ``movie_biases``); most rated first.
+
+    Parameters
+    ----------
+    n_components : int
+        At most; fewer where there are fewer movies or factors.
+    min_ratings : int
+        Leave out movies with fewer, unless too few movies would be left to span the components.
+    n_genres : int
+        ``genre`` is the rarest of a movie's genres among the so many most frequent ones, else "other".
+    """
+    enough = int((trained.movies["n_ratings"] >= min_ratings).sum())
+    least = min_ratings if enough > n_components else 0
+    n_components = min(n_components, trained.n_factors, trained.n_movies)
+    places = project_factors(trained, n_components, min_ratings=least)
+    about = movie_biases(trained)[["movie_id", "year", "genres", "stars"]]
+    table = places.merge(about, on="movie_id", how="left").sort_values("n_ratings", ascending=False, kind="stable").reset_index(drop=True)
+    counts = trained.movies["genres"].str.split("|").explode().value_counts().drop("", errors="ignore").head(n_genres)
+    rarest_first = list(counts.index[::-1])
+    table["genre"] = [next((g for g in rarest_first if g in genres.split("|")), "other") for genres in table["genres"]]
+    table.attrs = places.attrs
+    return table
+
+
+def axis_ends(places: pd.DataFrame, axis: str, k: int = 5, *, most_rated: int = 300) -> tuple[list[str], list[str]]:
+    """Titles of the k movies at the low and at the high end of an axis, the outermost first; of the most rated movies only."""
+    ordered = places.nlargest(most_rated, "n_ratings").sort_values(axis, kind="stable")["title"]
+    return ordered.head(k).tolist(), ordered.tail(k)[::-1].tolist()
+
+
 def kept_on_map(places: pd.DataFrame, axes: Sequence[str], movie_id: object, neighbours: Sequence[object], near: int) -> int:
     """How many of a movie's true neighbours are among its ``near`` nearest on a map: how far to trust the picture there.
 

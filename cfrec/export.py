@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from cfrec.errors import CfrecError, ConfigError
-from cfrec.explore import project_factors
-from cfrec.maps import factor_map
+from cfrec.explore import movie_map
+from cfrec.maps import Look, factor_map
 from cfrec.trained import TrainedModel
 
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
@@ -50,9 +50,9 @@ def export_model(trained: TrainedModel, file_format: str, folder: str | Path) ->
         raise CfrecError(f"Could not write to {folder}: {error.strerror or error}. Choose another folder.") from error
 
 
-def spreadsheet_safe(table: pd.DataFrame) -> pd.DataFrame:
-    """The table with an apostrophe before any text that a spreadsheet would run as a formula."""
-    safe = table.copy()
+def spreadsheet_safe(table: pd.DataFrame | Sequence[Mapping[str, object]]) -> pd.DataFrame:
+    """A table, or its rows, with an apostrophe before any text that a spreadsheet would run as a formula."""
+    safe = pd.DataFrame(table).copy()
     for column in safe.select_dtypes(["object", "string"]):
         text = safe[column].astype(str)
         safe[column] = text.where(~text.str.startswith(_FORMULA_STARTS), "'" + text)
@@ -86,11 +86,15 @@ def _write_projector(trained: TrainedModel, folder: Path) -> list[Path]:
 
 
 def _write_html(trained: TrainedModel, folder: Path) -> list[Path]:
-    places = project_factors(trained).nlargest(_N_ON_MAP, "n_ratings")
-    figure = factor_map(places, pd.Series(trained.movie_bias).loc[places.index])
     path = folder / "map.html"
-    figure.write_html(path, include_plotlyjs=True, full_html=True)
+    path.write_text(map_page(movie_map(trained, 3).head(_N_ON_MAP), Look()), encoding="utf-8")
     return [path]
+
+
+def map_page(places: pd.DataFrame, look: Look) -> str:
+    """A map, as ``factor_map`` draws it, as one HTML page that needs no network."""
+    page: str = factor_map(places, look).to_html(include_plotlyjs=True, full_html=True)
+    return page
 
 
 _WRITERS: dict[str, Callable[[TrainedModel, Path], list[Path]]] = {"csv": _write_csv, "projector": _write_projector, "html": _write_html}

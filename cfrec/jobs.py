@@ -8,10 +8,12 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from threading import Event, Lock, Thread
 
+import numpy as np
 import pandas as pd
 
 from cfrec.config import TrainConfig
@@ -154,16 +156,19 @@ class TrainingJob:
             self._publish(phase=FAILED, error="Something in cfrec went wrong; the server's log says what. Try again with a preset.")
 
     def _train(self) -> JobResult:
-        ratings = self._load(self._report_fetched)
+        try:
+            ratings = self._load(self._report_fetched)
+        finally:
+            del self._load  # it may hold a whole data set
         if self.stopping:
             raise CfrecError("The run was stopped before training began: there is nothing to keep.")
         part, valid = ratings.split(*self._split)
         self._publish(phase=TRAINING, n_train=len(part), baselines=baseline_losses(part, valid), training_since=time.time())
         trained = train(part, valid, self.config, on_epoch=self._add_epoch, stop=self._stop, pause=self._pause)
-        table = guesses(trained, valid)
-        groups = calibration(table["predicted"].to_numpy(), table["actual"].to_numpy())
+        groups = calibration(trained.predict_rows(valid.user_idx, valid.movie_idx), valid.rating)
+        first = valid.take(np.arange(min(len(valid), _KEPT_GUESSES)))  # the head of all guesses would keep their table in memory
         return JobResult(
-            replace(trained, state=None), table.head(_KEPT_GUESSES), pd.DataFrame(groups, columns=["predicted", "actual", "n_ratings"])
+            replace(trained, state=None), guesses(trained, first), pd.DataFrame(groups, columns=["predicted", "actual", "n_ratings"])
         )
 
     def _report_fetched(self, done: int, total: int) -> None:
@@ -173,6 +178,35 @@ class TrainingJob:
 
     def _add_epoch(self, metrics: EpochMetrics) -> None:
         self._publish(history=(*self._snapshot.history, metrics))
+
+
+def runs_table(jobs: Sequence[TrainingJob]) -> pd.DataFrame:
+    """Runs in the order given: run (its id), started (UTC), data, recipe, changed (settings), rmse (stars), best_epoch, epochs, device,
+    seconds, outcome.
+
+    What is not known yet is None; of a run that failed, outcome says so.
+    """
+    return pd.DataFrame([_run_row(job) for job in jobs])
+
+
+def _run_row(job: TrainingJob) -> dict[str, object]:
+    now = job.snapshot
+    trained = now.result.trained if now.result else None
+    recipe = TrainConfig.preset(job.config.recipe).to_dict() if job.config.recipe in TrainConfig.preset_names() else {}
+    changed = {name: value for name, value in job.config.to_dict().items() if name != "device" and recipe.get(name, value) != value}
+    return {
+        "run": job.id,
+        "started": datetime.fromtimestamp(job.created, UTC),
+        "data": job.title,
+        "recipe": job.config.recipe,
+        "changed": ", ".join(f"{name} {value}" for name, value in changed.items()),
+        "rmse": trained.metrics["rmse"] if trained else None,
+        "best_epoch": trained.best_epoch if trained else None,
+        "epochs": len(now.history),
+        "device": trained.device if trained else None,
+        "seconds": trained.fit_seconds if trained else None,
+        "outcome": trained.outcome if trained else now.phase,
+    }
 
 
 class JobBoard:
@@ -187,9 +221,9 @@ class JobBoard:
         with self._lock:
             if running := self.running():
                 return running
-            self._jobs[job.id] = job
-            self._forget_old()
             job.start()
+            self._forget_old()
+            self._jobs[job.id] = job
             return job
 
     def running(self) -> TrainingJob | None:
@@ -205,12 +239,13 @@ class JobBoard:
         return list(self._jobs.values())[::-1]
 
     def _forget_old(self) -> None:
+        """Make room for one more run."""
         weights = {}
         for job in self._jobs.values():
             result = job.snapshot.result
             weights[job.id] = 4 * result.trained.n_parameters if result else 0
-        for job_id in list(self._jobs)[:-1]:
-            if len(self._jobs) <= _KEPT_RUNS and sum(weights.values()) <= _KEPT_BYTES:
+        for job_id in list(self._jobs):
+            if len(self._jobs) < _KEPT_RUNS and sum(weights.values()) <= _KEPT_BYTES:
                 break
             del self._jobs[job_id]
             del weights[job_id]

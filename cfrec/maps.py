@@ -1,51 +1,195 @@
-"""Plotly figures from DataFrames; knows no model."""
+"""The map of movies as a Plotly figure; knows no model.
+
+Colours are readable on a light and on a dark background, and never the only sign: genres differ in their marks too.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
+
+from cfrec.plots import BLUE, GOLD, GREEN, GREY, ORANGE, PURPLE, SKY, VIOLET
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-_BIAS_SCALE = "RdBu"  # diverging; readable in both themes and for colour-blind people
+OTHER = "other"
+GENRE, DECADE, SCORE, POPULARITY = COLOURS = ("genre", "decade", "score", "popularity")
+_DIVERGING = [[0, ORANGE], [0.5, GREY], [1, BLUE]]
+_RISING = [[0, VIOLET], [0.35, SKY], [0.7, GREEN], [1, GOLD]]
+_GENRE_MARKS = tuple(  # gold is for neighbours, grey for what is left; in space Plotly draws these marks alone everywhere
+    zip((BLUE, ORANGE, GREEN, PURPLE, SKY, VIOLET), ("circle", "square", "diamond", "cross", "circle-open", "square-open"), strict=True)
+)
+_N_LIT_LABELS = 6  # more would hide one another
+_PICKED = "#C2185B"
+_EYE = {"eye": {"x": 1.15, "y": 1.15, "z": 0.8}}  # nearer than Plotly's own, which leaves two thirds of the box empty
 
 
-def factor_map(places: pd.DataFrame, bias: pd.Series[float], *, n_labels: int = 12) -> Figure:
-    """A 3D scatter of movies: place by factors, colour by bias.
+@dataclass(frozen=True)
+class Look:
+    """How a map is drawn.
+
+    Attributes
+    ----------
+    axes : columns of the places; two for a flat map, three for one in space
+    colour : one of COLOURS
+    n_labels : titles written beside the first so many points
+    picked : row of the places, or None; ``neighbours`` are rows that are lit with it
+    view : where it is looked at from, as the browser reported it: ``{"camera": …}`` in space, ``{"x": [low, high], "y": …}`` flat
+    """
+
+    axes: Sequence[str] = ("x", "y", "z")
+    colour: str = SCORE
+    n_labels: int = 12
+    picked: int | None = None
+    neighbours: Sequence[int] = ()
+    view: Mapping[str, Any] = field(default_factory=dict)
+
+
+def factor_map(places: pd.DataFrame, look: Look) -> Figure:
+    """A scatter of movies: place by factors.
 
     Parameters
     ----------
     places : DataFrame
-        title, x, y, z, as ``project_factors`` gives, with ``.attrs["explained_variance_ratio"]``; most rated first.
-    bias : Series (n_movies,)
-        One number a movie, in the order of ``places``.
-    n_labels : int
-        Titles written beside the first so many points; all show on hover.
+        title, genre, year, stars, n_ratings and the columns of ``look.axes``, as ``movie_map`` gives, with
+        ``.attrs["explained_variance_ratio"]``. Each point's ``customdata`` is its row.
+    look : Look
+
+    Raises
+    ------
+    ValueError
+        An unknown colour.
     """
     from plotly import graph_objects as go
 
-    shares = places.attrs["explained_variance_ratio"]
-    largest = float(bias.abs().max()) or 1.0
-    labels = [title if row < n_labels else "" for row, title in enumerate(places["title"])]
-    points = go.Scatter3d(
-        x=places["x"],
-        y=places["y"],
-        z=places["z"],
-        mode="markers+text",
-        text=labels,
-        textfont={"size": 11},
-        hovertext=places["title"],
-        hoverinfo="text",
-        marker={
-            "size": 4,
-            "color": bias,
-            "colorscale": _BIAS_SCALE,
-            "cmin": -largest,
-            "cmax": largest,
-            "colorbar": {"title": "popularity score<br>(bias)", "len": 0.6},
-        },
+    figure = go.Figure()
+    for trace in (*_points(places, look), *_lit(places, look), _labels(places, look)):
+        figure.add_trace(trace)
+    names = ["x", "y", "z", *(f"pc{k}" for k in range(4, 20))]
+    shares = dict(zip(names, places.attrs["explained_variance_ratio"], strict=False))
+    axes = {f"{side}axis": _axis(shares[axis], names.index(axis) + 1) for side, axis in zip("xyz", look.axes, strict=False)}
+    margin = {"l": 0, "r": 0, "t": 0, "b": 0}
+    legend = {"orientation": "h", "yanchor": "bottom", "y": 1.0, "x": 0, "itemsizing": "constant"}
+    figure.update_layout(modebar={"orientation": "v"})
+    if len(look.axes) == 3:
+        scene = axes | {"aspectmode": "cube", "camera": look.view.get("camera", _EYE)}
+        figure.update_layout(scene=scene, margin=margin, legend=legend)
+    else:
+        for side in "xy":
+            axes[f"{side}axis"] |= {"range": look.view[side]} if side in look.view else {}
+        figure.update_layout(**axes, margin=margin | {"b": 44, "l": 48}, legend=legend, dragmode="pan")
+    return figure
+
+
+def _axis(share: float, number: int) -> dict[str, Any]:
+    return {
+        "title": {"text": f"direction {number} ({share:.0%})"},
+        "showticklabels": False,
+        "gridcolor": "rgba(128,133,144,0.28)",
+        "zeroline": False,
+    }
+
+
+def _scatter(places: pd.DataFrame, rows: Sequence[int], axes: Sequence[str], **settings: Any) -> Any:
+    from plotly import graph_objects as go
+
+    part = places.iloc[list(rows)]
+    coordinates = {side: part[axis] for side, axis in zip("xyz", axes, strict=False)}
+    kind = go.Scatter3d if len(axes) == 3 else go.Scatter
+    return kind(**coordinates, customdata=list(rows), **settings)
+
+
+def _hover(places: pd.DataFrame, rows: Sequence[int]) -> dict[str, Any]:
+    part = places.iloc[list(rows)]
+    texts = [
+        f"<b>{_plain(title)}</b><br>{stars:.2f} stars · {n:,} ratings<br>{_plain(genres.replace('|', ' · '))}"
+        for title, stars, n, genres in zip(part["title"], part["stars"], part["n_ratings"], part["genres"], strict=True)
+    ]
+    return {"hovertext": texts, "hoverinfo": "text"}
+
+
+def _plain(text: str) -> str:
+    """Without what Plotly would read as markup."""
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def _points(places: pd.DataFrame, look: Look) -> list[Any]:
+    rows = range(len(places))
+    opacity = 0.85 if look.picked is None else 0.4
+    if look.colour == GENRE:
+        genres = [*(g for g in places["genre"].value_counts().index if g != OTHER), OTHER]
+        marks = dict(zip(genres, _GENRE_MARKS, strict=False)) | {OTHER: (GREY, "circle")}
+        traces = []
+        for genre in genres:
+            of_genre = np.flatnonzero(places["genre"] == genre).tolist()
+            marker = {"size": _size(look), "color": marks[genre][0], "symbol": marks[genre][1], "opacity": opacity}
+            traces.append(_scatter(places, of_genre, look.axes, mode="markers", name=genre, marker=marker, **_hover(places, of_genre)))
+        return traces
+    marker = {"size": _size(look), "opacity": opacity} | _scale(places, look.colour)
+    return [_scatter(places, rows, look.axes, mode="markers", showlegend=False, marker=marker, **_hover(places, rows))]
+
+
+def _size(look: Look) -> int:
+    return 5 if len(look.axes) == 3 else 8
+
+
+def _scale(places: pd.DataFrame, colour: str) -> dict[str, Any]:
+    bar = {"thickness": 12, "len": 0.7, "outlinewidth": 0}
+    if colour == SCORE:
+        middle = float(places["stars"].mean())
+        reach = float((places["stars"] - middle).abs().max()) or 1.0
+        return {
+            "color": places["stars"],
+            "colorscale": _DIVERGING,
+            "cmin": middle - reach,
+            "cmax": middle + reach,
+            "colorbar": bar | {"title": {"text": "score,<br>stars"}},
+        }
+    if colour == DECADE:
+        years = places["year"].astype("float")
+        return {
+            "color": years.fillna(years.median()),
+            "colorscale": _RISING,
+            "colorbar": bar | {"title": {"text": "year"}, "tickformat": "d"},
+        }
+    if colour == POPULARITY:
+        ticks = [n for n in (1, 3, 10, 30, 100, 300, 1_000, 3_000, 10_000, 30_000, 100_000) if n <= places["n_ratings"].max()]
+        named = {"title": {"text": "ratings"}, "tickvals": np.log10(ticks), "ticktext": [f"{n:,}" for n in ticks]}
+        return {"color": np.log10(places["n_ratings"].clip(lower=1)), "colorscale": _RISING, "colorbar": bar | named}
+    raise ValueError(f"unknown colour {colour!r}")
+
+
+def _lit(places: pd.DataFrame, look: Look) -> list[Any]:
+    """The picked movie, its neighbours, and lines from one to the others."""
+    if look.picked is None:
+        return []
+    spokes = [row for neighbour in look.neighbours for row in (look.picked, neighbour)]
+    size = _size(look)
+    edge = {"color": "white", "width": 1}
+    common: dict[str, Any] = {"mode": "markers", "showlegend": False}
+    traces = (
+        [_scatter(places, spokes, look.axes, mode="lines", showlegend=False, hoverinfo="skip", line={"color": GOLD, "width": 2})]
+        if spokes
+        else []
     )
-    axes = {f"{name}axis": {"title": f"{name} ({share:.0%} of variation)"} for name, share in zip("xyz", shares, strict=False)}
-    return go.Figure(points, layout={"scene": axes, "margin": {"l": 0, "r": 0, "t": 0, "b": 0}})
+    if look.neighbours:
+        marker = {"size": size + 3, "color": GOLD, "line": edge, "opacity": 1}
+        traces.append(_scatter(places, look.neighbours, look.axes, marker=marker, **common, **_hover(places, look.neighbours)))
+    marker = {"size": size + 4, "color": _PICKED, "symbol": "diamond", "line": edge, "opacity": 1}
+    return [*traces, _scatter(places, [look.picked], look.axes, marker=marker, **common, **_hover(places, [look.picked]))]
+
+
+def _labels(places: pd.DataFrame, look: Look) -> Any:
+    lit = [] if look.picked is None else [look.picked, *look.neighbours]
+    rows = lit[:_N_LIT_LABELS] or list(range(min(look.n_labels, len(places))))
+    titles = [_plain(title) for title in places["title"].iloc[rows]]
+    position = "top center" if len(look.axes) == 3 else ["top center", "bottom center"]
+    where = position if isinstance(position, str) else [position[k % 2] for k in range(len(rows))]
+    return _scatter(
+        places, rows, look.axes, mode="text", text=titles, textposition=where, textfont={"size": 12}, showlegend=False, hoverinfo="skip"
+    )

@@ -1,4 +1,4 @@
-"""Altair charts from DataFrames; knows no model. The 3D map is in ``maps``.
+"""Altair charts from DataFrames; knows no model. The 3D map is in ``maps``, charts of biases are in ``shrinkage``.
 
 Every colour is at least 3:1 against the app's light and its dark background, and never the only sign: lines differ in
 their dashes, and are labelled where they end.
@@ -6,9 +6,14 @@ their dashes, and are labelled where they end.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
+
+from cfrec.trained import EpochMetrics
 
 if TYPE_CHECKING:
     import altair as alt
@@ -18,11 +23,12 @@ BLUE, ORANGE, GREEN, PURPLE, GOLD, SKY, VIOLET, GREY = PALETTE = (
     *("#0072B2", "#D55E00", "#009E73", "#C0649A"),
     *("#B07A00", "#2E8FC7", "#7A6AD8", "#808590"),
 )
-DIVERGING = ("#D55E00", "#808590", "#0072B2")  # low, middle, high
 _STARS = "0.00"
 
 TRAIN, VALID, BEFORE, BEST = "ratings learned from", "ratings kept aside", "previous run", "best round"
-_LINES = {TRAIN: (BLUE, [6, 4], 2), VALID: (ORANGE, [1, 0], 3), BEFORE: (GREY, [2, 3], 2)}
+_LABEL_ROW, _LABEL_LETTER = 0.085, 0.022  # of what a chart of runs spans: a name's height in it, and a letter's width
+_LONGEST_LABEL = 17  # letters
+_LINES = {TRAIN: (BLUE, [6, 4]), VALID: (ORANGE, [1, 0]), BEFORE: (GREY, [2, 3])}
 
 
 def loss_chart(points: pd.DataFrame, epochs: int, top: float, *, height: int = 360) -> alt.LayerChart:
@@ -51,9 +57,8 @@ def loss_chart(points: pd.DataFrame, epochs: int, top: float, *, height: int = 3
     names = list(_LINES)
     kinds = alt.FieldOneOfPredicate(field="series", oneOf=names)
     others = ~alt.FieldOneOfPredicate(field="series", oneOf=[*names, BEST])
-    colour = alt.Color("series:N", scale=alt.Scale(domain=names, range=[c for c, _, _ in _LINES.values()]), legend=None)
-    dash = alt.StrokeDash("series:N", scale=alt.Scale(domain=names, range=[d for _, d, _ in _LINES.values()]), legend=None)
-    width = alt.StrokeWidth("series:N", scale=alt.Scale(domain=names, range=[w for _, _, w in _LINES.values()]), legend=None)
+    colour = alt.Color("series:N", scale=alt.Scale(domain=names, range=[c for c, _ in _LINES.values()]), legend=None)
+    dash = alt.StrokeDash("series:N", scale=alt.Scale(domain=names, range=[d for _, d in _LINES.values()]), legend=None)
     lines = base.transform_filter(kinds)
     baselines = base.transform_filter(others)
     best = base.transform_filter(alt.FieldEqualPredicate(field="series", equal=BEST))
@@ -65,16 +70,44 @@ def loss_chart(points: pd.DataFrame, epochs: int, top: float, *, height: int = 3
         best.mark_text(color=GREEN, align="left", baseline="top", dx=6, dy=4, fontSize=13, fontWeight="bold").encode(
             x=x, y=alt.value(0), text="label:N"
         ),
-        lines.mark_line(clip=True).encode(x=x, y=y, color=colour, strokeDash=dash, strokeWidth=width),
+        lines.mark_line(clip=True, strokeWidth=2.5).encode(x=x, y=y, color=colour, strokeDash=dash),
         lines.mark_point(filled=True, size=38, opacity=1, clip=True).encode(x=x, y=y, color=colour, tooltip=tips),
-        lines.mark_text(**label).encode(x=x, y=y, color=colour, text="label:N"),
-    ).properties(height=height, padding={"right": 140})
+        lines.transform_filter(f"datum.series != '{BEFORE}'").mark_text(**label).encode(x=x, y=y, color=colour, text="label:N"),
+        lines.transform_filter(f"datum.series == '{BEFORE}'")
+        .mark_text(**label | {"dy": 15})
+        .encode(x=x, y=y, color=colour, text="label:N"),
+    ).properties(height=height)
 
 
-def learning_rate_chart(points: pd.DataFrame, *, height: int = 130) -> alt.Chart:
-    """Step size by round: ``points`` has epoch and learning_rate."""
+def loss_points(history: Sequence[EpochMetrics], before: Sequence[EpochMetrics], baselines: Mapping[str, float]) -> pd.DataFrame:
+    """What ``loss_chart`` draws, from losses in stars squared.
+
+    Parameters
+    ----------
+    history, before
+        Of this run so far, and of an earlier one to compare with (may be empty).
+    baselines : mapping label -> loss
+    """
+    rows = [(label, 0, loss, label) for label, loss in baselines.items()]
+    for name, losses in (
+        (TRAIN, [m.train_loss for m in history]),
+        (VALID, [m.valid_loss for m in history]),
+        (BEFORE, [m.valid_loss for m in before]),
+    ):
+        rows += [(name, k, loss, name if k == len(losses) else "") for k, loss in enumerate(losses, 1)]
+    if history:
+        best = min(history, key=lambda m: m.valid_loss)
+        rows.append((BEST, best.epoch, best.valid_loss, f"best: round {best.epoch}"))
+    points = pd.DataFrame(rows, columns=["series", "epoch", "loss", "label"])
+    points.insert(2, "stars", np.sqrt(points["loss"].astype(float)))
+    return points
+
+
+def learning_rate_chart(history: Sequence[EpochMetrics], *, height: int = 130) -> alt.Chart:
+    """Step size by round."""
     import altair as alt
 
+    points = pd.DataFrame([(m.epoch, m.learning_rate) for m in history], columns=["epoch", "learning_rate"])
     return (
         alt.Chart(points)
         .mark_line(color=PURPLE, point=True)
@@ -103,59 +136,6 @@ def bars(table: pd.DataFrame, x: str, y: str, *, x_title: str, y_title: str, hei
     )
 
 
-def _film_tips() -> list[Any]:
-    import altair as alt
-
-    return [
-        alt.Tooltip("title:N", title="film"),
-        alt.Tooltip("stars:Q", format=".2f", title="popularity score, stars"),
-        alt.Tooltip("mean_rating:Q", format=".2f", title="plain average, stars"),
-        alt.Tooltip("n_ratings:Q", format=",", title="ratings"),
-    ]
-
-
-def bias_dumbbells(films: pd.DataFrame, scale: tuple[float, float]) -> alt.LayerChart:
-    """For each film the plain average (hollow) and the popularity score (filled), joined: how far the score was held back.
-
-    ``films`` has title, mean_rating, stars, n_ratings, in the order to be shown.
-    """
-    import altair as alt
-
-    base = alt.Chart(films)
-    y = alt.Y("title:N", sort=None, title=None, axis=alt.Axis(labelLimit=230, ticks=False, domain=False))
-    domain = alt.Scale(domain=list(scale), nice=False)
-    tips = _film_tips()
-    return alt.layer(
-        base.mark_rule(color=GREY, strokeWidth=2).encode(y=y, x=alt.X("mean_rating:Q", scale=domain, title="Stars"), x2="stars:Q"),
-        base.mark_point(color=ORANGE, size=90, filled=False, strokeWidth=2).encode(
-            y=y, x=alt.X("mean_rating:Q", scale=domain), tooltip=tips
-        ),
-        base.mark_point(color=BLUE, size=110, filled=True, opacity=1).encode(y=y, x=alt.X("stars:Q", scale=domain), tooltip=tips),
-    ).properties(height=alt.Step(23))
-
-
-def bias_scatter(films: pd.DataFrame, scale: tuple[float, float], *, height: int = 460) -> alt.LayerChart:
-    """All films: plain average against popularity score, the larger the more ratings; on the diagonal they are the same.
-
-    ``films`` has title, mean_rating, stars, n_ratings, and label: what is written beside a highlighted film, empty for the others.
-    """
-    import altair as alt
-
-    domain = alt.Scale(domain=list(scale), nice=False)
-    x = alt.X("mean_rating:Q", scale=domain, title="Plain average, stars")
-    y = alt.Y("stars:Q", scale=domain, title="Popularity score, stars")
-    size = alt.Size("n_ratings:Q", title="Ratings", scale=alt.Scale(type="sqrt", range=[8, 420]), legend=alt.Legend(orient="bottom"))
-    points = alt.Chart(films)
-    marked = points.transform_filter("datum.label != ''")
-    ends = alt.Chart(pd.DataFrame({"mean_rating": scale, "stars": scale}))
-    return alt.layer(
-        ends.mark_line(color=GREY, strokeDash=[5, 4]).encode(x=x, y=y),
-        points.mark_circle(color=BLUE, opacity=0.45, clip=True).encode(x=x, y=y, size=size, tooltip=_film_tips()),
-        marked.mark_circle(color=ORANGE, opacity=1, stroke="white", strokeWidth=1).encode(x=x, y=y, size=size, tooltip=_film_tips()),
-        marked.mark_text(color=ORANGE, align="left", dx=10, fontSize=13, fontWeight="bold").encode(x=x, y=y, text="label:N"),
-    ).properties(height=height)
-
-
 def calibration_chart(groups: pd.DataFrame, *, height: int = 300) -> alt.LayerChart:
     """Mean guess against mean real stars of equally large groups; a model that can be believed lies on the diagonal."""
     import altair as alt
@@ -174,10 +154,10 @@ def calibration_chart(groups: pd.DataFrame, *, height: int = 300) -> alt.LayerCh
 
 
 def run_curves(points: pd.DataFrame, *, height: int = 300) -> alt.LayerChart:
-    """Average miss by round for several models: ``points`` has model, epoch, stars, label (the model's name at its last round)."""
+    """Average miss by round for several models: ``points`` has model, epoch, stars. Each line bears its model's name where it ends."""
     import altair as alt
 
-    base = alt.Chart(points)
+    base, labels = alt.Chart(points), _end_labels(points)
     names = list(dict.fromkeys(points["model"]))
     x = alt.X("epoch:Q", title="Round", axis=alt.Axis(tickMinStep=1, format="d"))
     y = alt.Y("stars:Q", title="Average miss, in stars", scale=alt.Scale(zero=False))
@@ -192,42 +172,48 @@ def run_curves(points: pd.DataFrame, *, height: int = 300) -> alt.LayerChart:
             x=x, y=y, color=colour, strokeDash=alt.StrokeDash("model:N", scale=alt.Scale(domain=names), legend=None)
         ),
         base.mark_point(filled=True, size=36, opacity=1).encode(x=x, y=y, color=colour, tooltip=tips),
-        base.mark_text(align="left", dx=8, fontSize=13).encode(x=x, y=y, color=colour, text="label:N"),
-    ).properties(height=height, padding={"right": 120})
-
-
-def prediction_steps(parts: pd.DataFrame, *, height: int = 210) -> alt.LayerChart:
-    """How a guess adds up: ``parts`` has part, start, end (stars) and label, from the first to the total."""
-    import altair as alt
-
-    base = alt.Chart(parts)
-    y = alt.Y("part:N", sort=None, title=None, axis=alt.Axis(labelLimit=220, ticks=False, domain=False))
-    kinds = alt.Scale(domain=["base", "up", "down", "total"], range=[GREY, BLUE, ORANGE, GREEN])
-    return alt.layer(
-        base.mark_bar(height=22, cornerRadius=4).encode(
-            y=y,
-            x=alt.X("start:Q", title="Stars", scale=alt.Scale(zero=True)),
-            x2="end:Q",
-            color=alt.Color("kind:N", scale=kinds, legend=None),
+        *(
+            alt.Chart(labels[labels["side"] == side])
+            .mark_text(align=align, baseline="middle", dx=dx, fontSize=13)
+            .encode(x=x, y=y, color=colour, text="label:N")
+            for side, align, dx in ((1, "left", 8), (-1, "right", 4))
         ),
-        base.mark_text(align="left", dx=6, fontSize=13, color=GREY).encode(y=y, x="right:Q", text="label:N"),
-    ).properties(height=height, padding={"right": 40})
+    ).properties(height=height)
 
 
-def factor_heatmap(cells: pd.DataFrame, *, height: int = 220) -> alt.Chart:
-    """Numbers learned, one row a film: ``cells`` has film, number (1, 2, …) and value."""
-    import altair as alt
+def _end_labels(points: pd.DataFrame) -> pd.DataFrame:
+    """Where names are written: right of a line's end, or beneath or above it where that is far right; off all lines and other names.
 
-    largest = float(cells["value"].abs().max()) or 1.0
-    colour = alt.Scale(domain=[-largest, 0, largest], range=list(DIVERGING))
-    return (
-        alt.Chart(cells)
-        .mark_rect()
-        .encode(
-            x=alt.X("number:O", title="Taste number", axis=alt.Axis(labelAngle=0)),
-            y=alt.Y("film:N", sort=None, title=None, axis=alt.Axis(labelLimit=200)),
-            color=alt.Color("value:Q", scale=colour, title="Value"),
-            tooltip=["film:N", "number:O", alt.Tooltip("value:Q", format="+.2f")],
-        )
-        .properties(height=height)
-    )
+    Returns
+    -------
+    DataFrame
+        model, epoch, stars, label; side: 1 where the name starts at the epoch, -1 where it ends there.
+    """
+    lines = {str(name): line.sort_values("epoch") for name, line in points.groupby("model", sort=False)}
+    row = _LABEL_ROW * float(points["stars"].max() - points["stars"].min())
+    letter = _LABEL_LETTER * float(points["epoch"].max())
+    placed: list[tuple[str, float, float, str, int]] = []
+    boxes: list[tuple[float, float, float]] = []  # of names: first and last epoch, height
+    for name, line in lines.items():
+        end, stars, label = float(line["epoch"].iloc[-1]), float(line["stars"].iloc[-1]), _shortened(name)
+        side = 1 if end + len(label) * letter <= points["epoch"].max() else -1
+        first, last = sorted((end, end + side * len(label) * letter))
+        crossed = [_heights(other, first, last) for key, other in lines.items() if key != name or side < 0]
+        heights = np.concatenate([*crossed, [height for a, b, height in boxes if a < last and b > first]])
+        places = [stars + step * row for step in (0, -1, 1, -2, 2, -3, 3, -4, 4)]
+        place = next((at for at in places if (abs(at - heights) >= 0.9 * row).all()), stars)
+        placed.append((name, end, place, label, side))
+        boxes.append((first, last, place))
+    return pd.DataFrame(placed, columns=["model", "epoch", "stars", "label", "side"])
+
+
+def _heights(line: pd.DataFrame, start: float, end: float) -> npt.NDArray[np.float64]:
+    """How high a line is at places between two rounds, where it is there at all."""
+    epochs, stars = (line[column].to_numpy(np.float64) for column in ("epoch", "stars"))
+    places = np.linspace(start, end, 21)
+    heights: npt.NDArray[np.float64] = np.interp(places[(places >= epochs[0]) & (places <= epochs[-1])], epochs, stars)
+    return heights
+
+
+def _shortened(name: str) -> str:
+    return name if len(name) <= _LONGEST_LABEL else f"{name[: _LONGEST_LABEL // 2]}…{name[-(_LONGEST_LABEL // 2) :]}"

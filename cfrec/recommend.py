@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from cfrec.errors import ConfigError
+from cfrec.parts import star_levels
 from cfrec.ratings import FloatArray
 from cfrec.trained import TrainedModel
 
@@ -95,12 +96,16 @@ def recommend(trained: TrainedModel, stars: Mapping[object, float], k: int = 10,
         As ``fold_in``.
     """
     factors, bias = fold_in(trained, stars)
-    offset = np.full(trained.n_movies, trained.offset, np.float32)
-    scores = np.cumsum([offset, trained.movie_bias, np.full_like(offset, bias), trained.movie_factors @ factors], axis=0, dtype=np.float32)
-    levels = trained.to_stars(scores).astype(np.float64)  # (4, n_movies): stars as each part joins
+    taste = trained.movie_factors @ factors
+    levels = star_levels(trained, bias, taste, trained.movie_bias)  # (4, n_movies): stars as each part joins
     parts = np.diff(levels, axis=0, prepend=0)
     table = trained.movies[["movie_id", "title", "n_ratings"]].assign(
-        predicted=levels[-1], average=parts[0], movie=parts[1], visitor=parts[2], taste=parts[3], score=scores[-1]
+        predicted=levels[-1],
+        average=parts[0],
+        movie=parts[1],
+        visitor=parts[2],
+        taste=parts[3],
+        score=taste + trained.movie_bias.astype(np.float64),
     )
     table = table[(table["n_ratings"] >= min_ratings) & ~table["movie_id"].isin(list(stars))]
     return table.sort_values("score", ascending=False, kind="stable").head(k).drop(columns=["score", "n_ratings"]).reset_index(drop=True)

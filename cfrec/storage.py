@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 from typing import Any
 
 from cfrec.encoding import ALWAYS, LARGEST_MANIFEST, MANIFEST, STATE, WEIGHTS, check_file, decode, encode, read_manifest
@@ -24,7 +24,7 @@ from cfrec.trained import TrainedModel
 
 _LOCK = ".cfrec.lock"
 _NEW, _OLD, _GONE = ".new-", ".old", ".gone-"  # what follows a model's name in its hidden names
-_RESERVED = {"CON", "PRN", "AUX", "NUL", *(f"{port}{n}" for port in ("COM", "LPT") for n in range(1, 10))}  # on Windows
+_RESERVED = {"CON", "PRN", "AUX", "NUL", *(f"{port}{n}" for port in ("COM", "LPT") for n in range(1, 10))}  # on Windows, in front of a dot
 _WAIT = 30.0  # seconds that a writer waits for another
 _PATIENCE = 5.0  # seconds that a reader tries again while the model is replaced under its hands
 
@@ -93,10 +93,10 @@ def check_folder(folder: str | Path) -> Path:
 
 def model_folder(models: str | Path, name: str) -> Path:
     """Where a model of this name is stored in a folder of models. Raises ModelError for a name that could lead elsewhere."""
-    if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9 ._-]{0,62}[A-Za-z0-9_-])?", name) or PureWindowsPath(name).stem.upper() in _RESERVED:
+    if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9 ._-]{0,62}[A-Za-z0-9_-])?", name) or name.partition(".")[0].rstrip().upper() in _RESERVED:
         raise ModelError(
             f"{name[:70]!r} cannot be a model's name. Use up to 64 plain letters, digits, spaces, dots, dashes and underscores, "
-            "beginning and ending with a letter or digit."
+            "beginning with a letter or digit."
         )
     return Path(models) / name
 
@@ -137,7 +137,8 @@ def _sweep(folder: Path) -> None:
     """Under the lock: remove what dead writers left, and bring back a model whose successor never took its place."""
     for kind in (_NEW, _GONE):
         for path in folder.parent.glob(f".{glob.escape(folder.name)}{kind}*"):
-            shutil.rmtree(path)
+            if not path.name.endswith(_OLD):  # else it is a model whose name begins so, as "mine.new-2" does
+                shutil.rmtree(path)
     old = _hidden_old(folder)
     if old.is_dir() and _is_ours(old):
         if folder.exists():
@@ -251,7 +252,7 @@ def _entry(path: Path) -> StoredModel:
 def delete_model(folder: str | Path) -> None:
     """Remove a model from disk. Raises ModelError where there is none, or it cannot be removed: then it is left whole."""
     place = Path(folder)
-    if place.is_symlink() or not _is_ours(place):
+    if place.is_symlink() or not _is_ours(_where(place)):
         raise ModelError(f"There is no model in {folder}.")
     with _one_writer(place):
         gone = Path(tempfile.mkdtemp(prefix=f".{place.name}{_GONE}", dir=place.parent))
@@ -263,7 +264,7 @@ def rename_model(folder: str | Path, name: str) -> Path:
     """Give a stored model another name beside it; returns its new place. Raises ModelError: there is none, or the name is taken."""
     place = Path(folder)
     new = model_folder(place.parent, name)
-    if place.is_symlink() or not _is_ours(place):
+    if place.is_symlink() or not _is_ours(_where(place)):
         raise ModelError(f"There is no model in {folder}.")
     with _one_writer(place):
         if new.exists() or _hidden_old(new).exists():

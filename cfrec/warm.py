@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gc
 import time
-from threading import Thread
+from threading import Event, Thread
+
+_ready = Event()
 
 
 def warm_up(delay: float = 1.0) -> Thread:
@@ -12,6 +14,11 @@ def warm_up(delay: float = 1.0) -> Thread:
     thread = Thread(target=_import_all, args=[delay], name="cfrec-warm-up", daemon=True)
     thread.start()
     return thread
+
+
+def is_warm() -> bool:
+    """Whether everything is imported."""
+    return _ready.is_set()
 
 
 def _import_all(delay: float) -> None:
@@ -24,3 +31,4 @@ def _import_all(delay: float) -> None:
     # What is imported by now stays for good: collectors that look through it again and again would hold up all visitors.
     gc.collect()
     gc.freeze()
+    _ready.set()

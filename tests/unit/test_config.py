@@ -81,3 +81,28 @@ def test_memory_is_estimated_and_refused_before_anything_is_allocated(monkeypatc
     assert time.perf_counter() - started < 0.5
     monkeypatch.setattr(config_module, "free_memory", lambda: 10**18)
     config.check_memory(10**9, 10**6, 10**6)  # with memory enough it passes
+
+
+@pytest.mark.parametrize(
+    ("rate", "wanted"),
+    [
+        (0.007, 0.0007),
+        (0.03, 0.003),
+        (1.5e-3, 1.5e-4),
+        (0.07, 0.007),
+        (0.1, 0.007),
+        (10.0, 0.007),
+        (0.0123, 0.0012),
+        (1e-4, 1e-5),
+        (1e-5, 1e-6),
+        (5e-6, 1e-6),  # the least there is: it was once refused as out of range, and the run that asked for advice lost
+        (1e-6, 1e-6),
+    ],
+)
+def test_gentler_by_hand(rate, wanted):
+    """A tenth, in two digits, and never more than the default."""
+    config = TrainConfig.preset("seed", learning_rate=rate, n_factors=7, epochs=3)
+    gentler = config.gentler()
+    assert gentler.learning_rate == wanted
+    assert gentler == TrainConfig.preset("seed", learning_rate=wanted, n_factors=7, epochs=3)  # all else is the same
+    assert config.learning_rate == rate

@@ -90,6 +90,14 @@ def test_a_forged_manifest_is_refused(files, change, message):
         load(forged(files, change))
 
 
+@pytest.mark.parametrize("name", ["best_epoch", "n_train", "n_valid", "fingerprint"])
+@pytest.mark.parametrize("value", [10**30, -1, 1.5, "1", True])
+def test_counts_that_are_none_are_refused(trained, name, value):
+    """A count of 10^30 once passed, and a page that made a table of it broke for everybody."""
+    with pytest.raises(ModelError, match=r"stands where a (count|whole number) should"):
+        load(forged(encode(trained), lambda manifest: manifest.update({name: value})))
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"format_version": 1}', "[" * 100_000, '{"format_version": NaN}'])
 def test_a_broken_manifest_is_refused(text):
     with pytest.raises(ModelError, match="manifest"):

@@ -41,3 +41,7 @@ def test_refusals(trained, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(CfrecError, match="Could not write"):
         export_model(trained, "csv", tmp_path / "file")
+
+
+def test_rows_are_a_table_too():
+    assert spreadsheet_safe([{"word": "=1", "n": 1}, {"word": "b", "n": 2}]).values.tolist() == [["'=1", 1], ["b", 2]]

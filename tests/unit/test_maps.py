@@ -1,16 +1,108 @@
+import numpy as np
 import pandas as pd
 import pytest
 
-from cfrec.maps import factor_map
+from cfrec.maps import COLOURS, GENRE, Look, factor_map
 
 
-def test_points_labels_and_axes():
-    places = pd.DataFrame({"title": ["a", "b", "c"], "x": [1.0, 2, 3], "y": [0.0, 1, 2], "z": [5.0, 5, 5]})
-    places.attrs["explained_variance_ratio"] = [0.5, 0.25, 0.1]
-    figure = factor_map(places, pd.Series([0.1, -0.4, 0.2]), n_labels=2)
-    points = figure.data[0]
+@pytest.fixture
+def places():
+    table = pd.DataFrame(
+        {
+            "movie_id": [7, 8, 9],
+            "title": ["a", "b <i>", "c"],
+            "genre": ["Drama", "other", "Drama"],
+            "genres": ["Drama|War", "", "Drama"],
+            "year": pd.array([1990, None, 1950], dtype="Int64"),
+            "stars": [4.0, 2.0, 3.0],
+            "n_ratings": [1000, 10, 1],
+            "x": [1.0, 2, 3],
+            "y": [0.0, 1, 2],
+            "z": [5.0, 5, 5],
+        }
+    )
+    table.attrs["explained_variance_ratio"] = [0.5, 0.25, 0.1]
+    return table
+
+
+def traces(figure, mode):
+    return [trace for trace in figure.data if trace.mode == mode]
+
+
+def test_points_labels_and_axes(places):
+    figure = factor_map(places, Look(n_labels=2))
+    (points,) = traces(figure, "markers")
     assert list(points.x) == [1, 2, 3]
-    assert list(points.text) == ["a", "b", ""]
-    assert list(points.hovertext) == ["a", "b", "c"]
-    assert (points.marker.cmin, points.marker.cmax) == pytest.approx((-0.4, 0.4))  # zero bias is the middle of the scale
-    assert figure.layout.scene.xaxis.title.text == "x (50% of variation)"
+    assert list(points.customdata) == [0, 1, 2]
+    assert points.hovertext[0] == "<b>a</b><br>4.00 stars · 1,000 ratings<br>Drama · War"
+    (labels,) = traces(figure, "text")
+    assert list(labels.text) == ["a", "b &lt;i&gt;"]  # a title is never markup
+    assert figure.layout.scene.xaxis.title.text == "direction 1 (50%)"
+    assert figure.layout.scene.zaxis.title.text == "direction 3 (10%)"
+
+
+def test_a_flat_map_of_other_directions(places):
+    figure = factor_map(places, Look(axes=("z", "x")))
+    (points,) = traces(figure, "markers")
+    assert points.type == "scatter"
+    assert (list(points.x), list(points.y)) == ([5, 5, 5], [1, 2, 3])
+    assert figure.layout.xaxis.title.text == "direction 3 (10%)"
+    assert figure.layout.yaxis.title.text == "direction 1 (50%)"
+
+
+def test_the_middle_score_is_the_middle_of_its_scale(places):
+    marker = traces(factor_map(places, Look(colour="score")), "markers")[0].marker
+    assert (marker.cmin, marker.cmax) == (2.0, 4.0)
+    assert marker.colorscale[1][0] == 0.5
+
+
+def test_popularity_is_drawn_by_its_logarithm(places):
+    marker = traces(factor_map(places, Look(colour="popularity")), "markers")[0].marker
+    assert list(marker.color) == [3, 1, 0]
+    assert list(marker.colorbar.ticktext) == ["1", "3", "10", "30", "100", "300", "1,000"]
+
+
+def test_a_film_without_a_year_takes_the_middle_colour(places):
+    marker = traces(factor_map(places, Look(colour="decade")), "markers")[0].marker
+    assert list(marker.color) == [1990, 1970, 1950]
+
+
+def test_genres_differ_in_colour_and_mark(places):
+    places.loc[2, "genre"] = "War"
+    points = traces(factor_map(places, Look(colour=GENRE)), "markers")
+    assert [trace.name for trace in points] == ["Drama", "War", "other"]
+    assert len({trace.marker.color for trace in points}) == 3
+    assert points[0].marker.symbol != points[1].marker.symbol
+    assert [list(trace.customdata) for trace in points] == [[0], [2], [1]]
+
+
+def test_a_picked_film_and_its_neighbours_are_lit_and_labelled(places):
+    figure = factor_map(places, Look(picked=2, neighbours=[0]))
+    (spokes,) = traces(figure, "lines")
+    assert list(spokes.x) == [3, 1]
+    others, lit, picked = traces(figure, "markers")
+    assert list(lit.customdata) == [0]
+    assert list(picked.customdata) == [2]
+    assert others.marker.opacity < lit.marker.opacity == picked.marker.opacity == 1
+    assert list(traces(figure, "text")[0].text) == ["c", "a"]
+
+
+def test_where_it_is_looked_at_from_is_kept(places):
+    camera = {"eye": {"x": 0.1, "y": 2.0, "z": 0.3}}
+    assert factor_map(places, Look(view={"camera": camera})).layout.scene.camera.eye.y == 2.0
+    flat = factor_map(places, Look(axes=("x", "y"), view={"x": [0, 9], "y": [1, 2]}))
+    assert tuple(flat.layout.xaxis.range) == (0, 9)
+    assert tuple(flat.layout.yaxis.range) == (1, 2)
+    assert factor_map(places, Look(axes=("x", "y"))).layout.xaxis.range is None
+
+
+@pytest.mark.parametrize("colour", COLOURS)
+@pytest.mark.parametrize("axes", [("x", "y"), ("x", "y", "z")])
+def test_one_film_alone(places, colour, axes):
+    figure = factor_map(places.head(1), Look(axes=axes, colour=colour, picked=0))
+    assert np.concatenate([trace.x for trace in traces(figure, "markers")]).tolist() == [1, 1]
+
+
+def test_an_unknown_colour(places):
+    with pytest.raises(ValueError, match="unknown colour 'x'"):
+        factor_map(places, Look(colour="x"))

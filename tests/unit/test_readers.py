@@ -1,5 +1,6 @@
 import contextlib
 import io
+import struct
 import zipfile
 
 import numpy as np
@@ -82,6 +83,18 @@ def test_a_file_object_for_the_movies_and_text_instead_of_bytes():
     assert ratings.movies["title"].tolist() == ["Fargo"]
     with pytest.raises(DataError, match="upload is not a whole zip archive"):
         cfrec.read_ratings(io.BytesIO(b"PK\x03\x04"))
+
+
+def test_an_uploaded_zip_with_an_offset_beyond_all_bounds_is_refused(tmp_path):
+    """Its entry says that it begins at byte 2^63: an OverflowError once escaped."""
+    data = write_zip(tmp_path / "a.zip", {"ratings.csv": "user,movie,rating\n1,2,3\n"}).read_bytes()
+    start, end = data.rfind(b"PK\1\2"), data.rfind(b"PK\5\6")
+    entry, last = bytearray(data[start:end]), bytearray(data[end:])
+    struct.pack_into("<H", entry, 30, 12)
+    struct.pack_into("<I", entry, 42, 2**32 - 1)
+    struct.pack_into("<I", last, 12, len(entry) + 12)
+    with pytest.raises(DataError, match="not a whole zip archive"):
+        cfrec.read_ratings(io.BytesIO(data[:start] + bytes(entry) + struct.pack("<HHQ", 1, 8, 2**63) + bytes(last)))
 
 
 def test_a_file_object_and_its_name():

@@ -16,7 +16,7 @@ import cfrec
 from cfrec import storage
 from cfrec.errors import ModelError
 from cfrec.ratings import build_ratings
-from cfrec.storage import check_folder, delete_model, list_models, load_model, save_model
+from cfrec.storage import check_folder, delete_model, list_models, load_model, model_folder, model_stamp, rename_model, save_model
 
 
 @pytest.fixture
@@ -278,6 +278,187 @@ def test_delete(folder, tmp_path):
     with pytest.raises(ModelError, match="no model"):
         delete_model(tmp_path)
     assert tmp_path.exists()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "mine",
+        "ml-100k",
+        "a",
+        "7",
+        "A b",
+        "v1.2",
+        "my_model-3",
+        "x" * 64,
+        "Con1",
+        "console",
+        "COM10",
+        "nullable.v2",
+        "com.puter",
+        "a..b",
+        "end_",
+    ],
+)
+def test_plain_names_are_models_of_the_folder(name, tmp_path):
+    assert model_folder(tmp_path, name) == tmp_path / name
+    assert model_folder(str(tmp_path), name).parent == tmp_path
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("", " ", ".", "..", "../x", "..\\x", "a/b", "/a", "a/", "a\\b", "~", "~root", "C:", "C:x", "a:b"),
+        *(
+            "a\0b",
+            "a\0",
+            "abc\n",
+            "a\nb",
+            "a\tb",
+            "a\r",
+            "\x1b[2J",
+            ".hidden",
+            ".cfrec.lock",
+            "-rf",
+            "_x",
+            " a",
+            "a ",
+            "a.",
+            "a. ",
+            "x" * 65,
+        ),
+        *("CON", "con", "con.txt", "Con.tar.gz", "con .txt", "NUL", "nul.", "aux", "PRN.x", "COM1", "lpt9.zip", "COM3.a.b"),
+        *("a*", "a?", 'a"b', "a|b", "a<b", "$HOME", "a;b", "a'b", "a%2fb", "a&b"),
+        *(
+            "caf\u00e9",
+            "\u0430bc",
+            "a\u2024b",
+            "\uff0e\uff0e\uff0fx",
+            "a\u2215b",
+            "a\u200bb",
+            "abc\u2028",
+            "\u0661",
+            "\u202egnp",
+            "\U0001f600",
+        ),
+    ],
+)
+def test_names_that_could_lead_elsewhere_are_refused(name, tmp_path):
+    with pytest.raises(ModelError, match=r"cannot be a model's name\. Use up to 64 plain letters"):
+        model_folder(tmp_path, name)
+
+
+def test_a_long_name_is_not_repeated_whole(tmp_path):
+    with pytest.raises(ModelError) as caught:
+        model_folder(tmp_path, "x" * 10_000)
+    assert len(str(caught.value)) < 300
+
+
+def test_the_stamp_changes_whenever_the_model_does(trained, folder):
+    stamps = [model_stamp(folder)]
+    assert model_stamp(str(folder)) == stamps[0]
+    load_model(folder)
+    assert model_stamp(folder) == stamps[0]  # reading changes nothing
+    for device in ("b", "c", "d"):
+        save_model(replace(trained, device=device), folder)
+        stamps.append(model_stamp(folder))
+    save_model(replace(trained, device="d"), folder)  # the same model, stored anew
+    stamps.append(model_stamp(folder))
+    assert len(set(stamps)) == 5
+    save_model(trained, folder.parent / "other")
+    assert model_stamp(folder) == stamps[-1]
+    delete_model(folder)
+    assert model_stamp(folder) is None
+    save_model(trained, folder)
+    assert model_stamp(folder) not in {*stamps, model_stamp(folder.parent / "other"), None}
+
+
+def test_there_is_a_stamp_wherever_there_is_a_model(trained, folder):
+    before = model_stamp(folder)
+    folder.rename(folder.with_name(".mine.old"))  # killed between the two renames
+    assert model_stamp(folder) not in (None, before)
+    assert model_stamp(folder.parent / "nowhere") is None
+    assert model_stamp(folder.parent / ".mine.old" / "manifest.json" / "x") is None
+
+
+def test_a_renamed_model_is_the_same_under_its_new_name(trained, folder):
+    save_model(replace(trained, device="other"), folder.parent / "other")
+    assert rename_model(folder, "New name 2") == folder.parent / "New name 2"
+    assert_same_model(trained, load_model(folder.parent / "New name 2"))
+    assert beside(folder) == ["New name 2", "other"]
+    assert model_stamp(folder) is None
+    with pytest.raises(ModelError, match="There is no model in"):
+        load_model(folder)
+    assert load_model(folder.parent / "other").device == "other"
+    rename_model(folder.parent / "New name 2", "mine")
+    assert_same_model(trained, load_model(folder))
+
+
+def test_a_model_is_not_renamed_over_another(trained, folder):
+    save_model(replace(trained, device="other"), folder.parent / "other")
+    (folder.parent / "photos").mkdir()
+    (folder.parent / "photos" / "cat.jpg").write_text("x")
+    (folder.parent / "notes").write_text("x")
+    for taken in ("other", "photos", "notes", "mine"):
+        with pytest.raises(ModelError, match=f"There is already a model '{taken}'. Choose another name"):
+            rename_model(folder, taken)
+    assert beside(folder) == ["mine", "notes", "other", "photos"]
+    assert_same_model(trained, load_model(folder))
+    assert load_model(folder.parent / "other").device == "other"
+
+
+def test_a_name_whose_model_is_being_replaced_is_taken(trained, folder):
+    save_model(replace(trained, device="other"), folder.parent / "other").rename(folder.parent / ".other.old")
+    with pytest.raises(ModelError, match="There is already a model 'other'"):
+        rename_model(folder, "other")
+    assert load_model(folder.parent / "other").device == "other"
+
+
+def test_what_is_no_model_is_not_renamed(folder, tmp_path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "cat.jpg").write_text("x")
+    (tmp_path / "link").symlink_to(folder)
+    for place in ("nowhere", "photos", "link"):
+        with pytest.raises(ModelError, match=f"There is no model in .*{place}"):
+            rename_model(tmp_path / place, "free")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["link", "models", "photos"]  # not even a lock
+    assert load_model(tmp_path / "link").n_users == 90
+
+
+@pytest.mark.parametrize("name", ["", "../free", "a/b", ".free", "con.txt", "free\n", "x" * 65])
+def test_a_model_gets_no_bad_name(trained, folder, name):
+    with pytest.raises(ModelError, match="cannot be a model's name"):
+        rename_model(folder, name)
+    assert beside(folder) == ["mine"]
+    assert_same_model(trained, load_model(folder))
+
+
+def test_a_rename_that_fails_leaves_the_model(trained, folder):
+    (folder.parent / "new").symlink_to(folder.parent / "nowhere")  # a folder cannot take the place of a link
+    with pytest.raises(ModelError, match="could not be written"):
+        rename_model(folder, "new")
+    assert_same_model(trained, load_model(folder))
+
+
+@pytest.mark.parametrize("change", [delete_model, lambda folder: rename_model(folder, "new")])
+def test_a_model_whose_replacement_was_interrupted_can_be_deleted_and_renamed(trained, folder, change):
+    """It was listed and could be loaded, and yet there was none."""
+    folder.rename(folder.with_name(".mine.old"))
+    change(folder)
+    assert not folder.exists()
+    assert beside(folder) == ([] if change is delete_model else ["new"])
+
+
+def test_saving_a_model_leaves_others_alone_whose_names_begin_like_what_it_sweeps_up(trained, folder):
+    """A model `mine.new-2` whose replacement was interrupted lies in `.mine.new-2.old`: saving `mine` swept it away."""
+    for name in ("mine.new-2", "mine.gone-2"):
+        save_model(trained, folder.parent / name).rename(folder.parent / f".{name}.old")
+    (folder.parent / ".mine.new-abcd_123").mkdir()
+    save_model(trained, folder)
+    assert beside(folder) == [".mine.gone-2.old", ".mine.new-2.old", "mine"]
+    for name in ("mine.new-2", "mine.gone-2"):
+        assert_same_model(trained, load_model(folder.parent / name))
 
 
 def test_a_missing_model_says_how_to_make_one(tmp_path):

@@ -1,6 +1,10 @@
+import re
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+import cfrec
 from cfrec.errors import NotFoundError
 
 
@@ -35,3 +39,37 @@ def test_rows_are_found_by_id_of_any_integer_type(trained):
 def test_sizes(trained):
     assert (trained.n_users, trained.n_movies, trained.n_factors) == (90, 36, 4)
     assert trained.n_parameters == (90 + 36) * 5
+
+
+def test_the_version_is_the_same_for_the_same_model(trained):
+    assert re.fullmatch("[0-9a-f]{16}", trained.version)
+    copied = {name: getattr(trained, name).copy() for name in ("user_factors", "user_bias", "movie_factors", "movie_bias")}
+    turned = np.asfortranarray(trained.movie_factors)
+    assert replace(trained, **copied).version == replace(trained, movie_factors=turned).version == trained.version
+    assert replace(trained, state=None, device="elsewhere", fit_seconds=9.0).version == trained.version
+
+
+@pytest.mark.parametrize("name", ["user_factors", "user_bias", "movie_factors", "movie_bias"])
+def test_one_other_bit_makes_another_version(trained, name):
+    array = getattr(trained, name).copy()
+    array.flat[-1] = np.nextafter(array.flat[-1], np.float32(9))
+    assert replace(trained, **{name: array}).version != trained.version
+
+
+def test_what_a_model_was_trained_on_when_and_how_makes_its_version(trained):
+    others = [
+        replace(trained, created="2020-01-01T00:00:00+00:00"),
+        replace(trained, fingerprint=trained.fingerprint + 1),
+        replace(trained, config=replace(trained.config, seed=7)),
+    ]
+    assert len({model.version for model in (trained, *others)}) == 4
+
+
+def test_weights_that_trade_places_make_another_version(trained):
+    users, movies = np.array([1, 2], np.float32), np.array([2, 1], np.float32)
+    assert replace(trained, user_bias=users, movie_bias=movies).version != replace(trained, user_bias=movies, movie_bias=users).version
+
+
+def test_the_version_survives_storage(trained, shipped, tmp_path):
+    assert cfrec.load_model(cfrec.save_model(trained, tmp_path / "m")).version == trained.version
+    assert cfrec.load_model("models/ml-100k").version == shipped.version != trained.version

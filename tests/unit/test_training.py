@@ -2,13 +2,16 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 import cfrec
+from cfrec import training
 from cfrec.errors import ConfigError, DataError, DeviceError
+from cfrec.training import estimate_seconds
 
 WEIGHTS = ("user_factors", "user_bias", "movie_factors", "movie_bias")
 
@@ -256,3 +259,72 @@ def test_the_smallest_data_trains(n_users, n_movies):
     trained = cfrec.train(*ratings.split(0.5), cfrec.TrainConfig.preset("quick", batch_size=1))
     assert trained.outcome == "completed"
     assert np.isfinite(trained.metrics["mse"])
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that says the first timed epoch took 1 second, the second 3 and the third 2; and what was timed."""
+    timed = []
+    monkeypatch.setattr(training, "time", SimpleNamespace(perf_counter=iter([0.0, 1.0, 10.0, 13.0, 20.0, 22.0] * 9).__next__))
+    monkeypatch.setattr("cfrec.adam.AdamRun.time_epoch", lambda run, epoch: timed.append((epoch, len(run.ratings))))
+    return timed
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "n_ratings", "n_timed"),
+    [
+        (64, 80_000, 20 * 64),  # twenty steps
+        (64, 1_000, 1_000),  # all there is
+        (64, 1, 1),
+        (100_000, 1_000_000, 200_000),  # no more than this, however large a step
+    ],
+)
+def test_the_estimate_by_hand(clock, block_config, batch_size, n_ratings, n_timed):
+    """The quicker of the two epochs after the first takes 2 seconds for so many ratings; twelve epochs of all of them take …"""
+    config = replace(block_config, batch_size=batch_size)
+    assert estimate_seconds(config, 90, 36, n_ratings) == pytest.approx(2 * n_ratings / n_timed * 12)
+    assert clock == [(1, n_timed), (2, n_timed), (3, n_timed)]
+
+
+def test_twice_the_epochs_and_twice_the_ratings_take_twice_as_long(clock, block_config):
+    once = estimate_seconds(block_config, 90, 36, 10_000)
+    assert estimate_seconds(replace(block_config, epochs=24), 90, 36, 10_000) == pytest.approx(2 * once)
+    assert estimate_seconds(block_config, 90, 36, 20_000) == pytest.approx(2 * once)
+
+
+@pytest.mark.parametrize("change", [{}, {"schedule": "linear", "epochs": 1}, {"learning_rate": 10.0}, {"n_factors": 1, "batch_size": 1}])
+def test_an_estimate_is_a_positive_number_of_seconds(block_config, change):
+    seconds = estimate_seconds(replace(block_config, **change), 90, 36, 1_578)
+    assert 0 < seconds < 600
+    assert type(seconds) is float
+
+
+def test_an_estimate_leaves_torch_as_it_was(block_config):
+    torch.manual_seed(7)
+    state, threads = torch.get_rng_state(), torch.get_num_threads()
+    estimate_seconds(replace(block_config, n_threads=threads + 1), 90, 36, 100)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.get_num_threads() == threads
+
+
+def test_the_made_up_ratings_are_of_the_size_asked_for(block_config, monkeypatch):
+    seen = []
+    monkeypatch.setattr("cfrec.adam.AdamRun.time_epoch", lambda run, _: seen.append(run))
+    estimate_seconds(block_config, 7, 5, 1_000)
+    run = seen[0]
+    assert (run.ratings.n_users, run.ratings.n_movies, len(run.ratings)) == (7, 5, 1_000)
+    assert set(run.ratings.user_idx.tolist()) == set(range(7))
+    assert set(run.ratings.movie_idx.tolist()) == set(range(5))
+    assert set(run.ratings.rating.tolist()) == {1, 2, 3, 4, 5}
+    assert run.net.movie_factors.weight.shape == (5, 4)
+
+
+def test_no_estimate_for_what_cannot_run(block_config, monkeypatch):
+    with pytest.raises(DeviceError, match="cuda:99"):
+        estimate_seconds(replace(block_config, device="cuda:99"), 90, 36, 1_000)
+    with pytest.raises(ConfigError, match=r"GB of memory.*fewer factors"):
+        estimate_seconds(replace(block_config, n_factors=1_024), 10**9, 10**6, 1_000)
+    wanted = []
+    monkeypatch.setattr("cfrec.config.TrainConfig.check_memory", lambda _, *sizes: wanted.append(sizes))
+    estimate_seconds(block_config, 90, 36, 1_000)
+    assert wanted == [(90, 36, 1_000)]
