@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 import streamlit as st
 
@@ -23,6 +23,7 @@ COLUMNS = {  # how a column of cfrec's tables is called and written
     "mean_rating": st.column_config.NumberColumn("Plain average, stars", help=words.PLAIN_AVERAGE.help, format="%.2f"),
     "stars": st.column_config.NumberColumn("Popularity score, stars", help=words.POPULARITY.help, format="%.2f"),
     "bias": st.column_config.NumberColumn("Bias", help=words.BIAS.help, format="%.3f"),
+    "gap": st.column_config.NumberColumn(f"{words.GAP.label}, stars", help=words.GAP.help, format="%+.2f"),
     "similarity": st.column_config.ProgressColumn("Likeness", help=words.LIKENESS.help, format="percent", min_value=0, max_value=1),
     "movie_id": st.column_config.TextColumn("Film id", width="small"),
     "user_id": st.column_config.TextColumn("Person", width="small"),
@@ -33,9 +34,41 @@ COLUMNS = {  # how a column of cfrec's tables is called and written
 }
 
 
-def table(data: pandas.DataFrame, name: str, *, alt: str, columns: Mapping[str, Any] | None = None, height: int | str = "auto") -> None:
-    """A table, and a button to take it away as CSV. ``name`` names the file, and must be its own on the page."""
-    st.dataframe(data, hide_index=True, column_config=COLUMNS | dict(columns or {}), alt=alt, height=height)
+def table(
+    data: pandas.DataFrame | Sequence[Mapping[str, object]],
+    name: str,
+    *,
+    alt: str,
+    columns: Mapping[str, Any] | None = None,
+    height: int | str = "auto",
+    key: str | None = None,
+    on_select: Callable[[], None] | Literal["ignore"] = "ignore",
+) -> None:
+    """A table, and a button to take it away as CSV. ``name`` names the file, and must be its own on the page.
+
+    ``on_select`` is called when a row is clicked, and finds its number in ``st.session_state[key]["selection"]["rows"]``.
+    """
+    st.dataframe(
+        data,
+        hide_index=True,
+        column_config=COLUMNS | dict(columns or {}),
+        alt=alt,
+        height=height,
+        key=key,
+        on_select=on_select,
+        selection_mode="single-row",
+    )
+    _download(data, name)
+
+
+def text_table(data: Sequence[Mapping[str, str]], name: str, *, alt: str, height: int | Literal["content"] = "content") -> None:
+    """A table of sentences, each shown whole, its first column bold; and a button to take it away as CSV."""
+    shown = [{name: plain(text) if k else f"**{plain(text)}**" for k, (name, text) in enumerate(row.items())} for row in data]
+    st.table(shown, border="horizontal", alt=alt, height=height, hide_index=True)
+    _download(data, name)
+
+
+def _download(data: pandas.DataFrame | Sequence[Mapping[str, object]], name: str) -> None:
     st.download_button(
         "Download as CSV",
         lambda: spreadsheet_safe(data).to_csv(index=False).encode(),
@@ -55,10 +88,40 @@ def as_table(data: pandas.DataFrame, name: str, *, columns: Mapping[str, Any] | 
             table(data, name, alt=f"The numbers of the chart above: {name}", columns=columns)
 
 
-def chart(drawing: altair.TopLevelMixin, data: pandas.DataFrame, name: str, *, alt: str, columns: Mapping[str, Any] | None = None) -> None:
-    """A chart, what it shows in words for those who cannot see it, and its table."""
-    st.altair_chart(drawing, alt=alt, key=f"chart-{name}")
+def chart(
+    drawing: altair.TopLevelMixin,
+    data: pandas.DataFrame,
+    name: str,
+    *,
+    alt: str,
+    columns: Mapping[str, Any] | None = None,
+    on_select: Callable[[], None] | Literal["ignore"] = "ignore",
+) -> None:
+    """A chart, what it shows in words for those who cannot see it, and its table.
+
+    ``on_select`` is called when a mark is clicked, and finds it in ``st.session_state[f"chart-{name}"]["selection"]``.
+    """
+    st.altair_chart(drawing, alt=alt, key=f"chart-{name}", on_select=on_select)
     as_table(data, name, columns=columns)
+
+
+def drawn_once(
+    draw: Callable[[], altair.TopLevelMixin],
+    data: pandas.DataFrame,
+    name: str,
+    *,
+    version: str,
+    alt: str,
+    columns: Mapping[str, Any] | None = None,
+) -> None:
+    """Like ``chart``, but drawn once for all visitors as long as name, version, ``alt`` and theme are the same: a drawing takes 0.1 s."""
+    _kept_drawing(name, version, alt, st.context.theme.type, draw)
+    as_table(data, name, columns=columns)
+
+
+@st.cache_data(max_entries=100, show_spinner=False)
+def _kept_drawing(name: str, version: str, alt: str, theme: str | None, _draw: Callable[[], altair.TopLevelMixin]) -> None:  # noqa: ARG001
+    st.altair_chart(_draw(), alt=alt, key=f"chart-{name}")
 
 
 def film_card(trained: cfrec.TrainedModel, movie_id: object) -> None:
@@ -71,7 +134,7 @@ def film_card(trained: cfrec.TrainedModel, movie_id: object) -> None:
             st.subheader(plain(film["title"]), anchor=False, width="content")
             weak_evidence(film["n_ratings"])
         st.caption(plain(film["genres"].replace("|", " · ")) or "no genre given")
-        with st.container(horizontal=True, gap="large"):
+        with st.container(horizontal=True, gap="medium"):
             figures = [
                 (words.POPULARITY, words.stars(learned)),
                 (words.PLAIN_AVERAGE, words.stars(film["mean_rating"])),
@@ -87,6 +150,11 @@ def weak_evidence(n_ratings: int) -> None:
         st.badge(words.WEAK_EVIDENCE.label, color="orange", icon=":material/warning:", help=words.WEAK_EVIDENCE.help)
 
 
+def ink() -> str:
+    """The colour of text in charts: a chart does not know whether it is drawn on light or on dark."""
+    return "#ECE9E2" if st.context.theme.type == "dark" else "#1B2230"
+
+
 def plain(text: str) -> str:
     """Text from a data set, for a place that reads Markdown: shown as it is written."""
     return "".join(f"\\{c}" if c in r"\`*_{}[]()<>#+-.!|~$:" else c for c in text)
@@ -98,11 +166,18 @@ def genres_of(_trained: cfrec.TrainedModel, version: str) -> list[str]:  # noqa:
     return sorted({genre for genres in _trained.movies["genres"] for genre in genres.split("|") if genre})
 
 
+def most_asked(trained: cfrec.TrainedModel) -> int:
+    """Upper end of the slider for minimum ratings: few films have more."""
+    return max(int(trained.movies["n_ratings"].quantile(0.98)) // 10 * 10, 20)
+
+
 def filters(trained: cfrec.TrainedModel, *, min_ratings: int = words.WEAK_BELOW) -> dict[str, Any]:
     """Widgets for minimum ratings, genre and decade; returns arguments for ``movie_biases`` and ``similar_movies``."""
     years = trained.movies["year"].dropna()
     decades = sorted({int(year) // 10 * 10 for year in years}, reverse=True)
-    most = max(int(trained.movies["n_ratings"].quantile(0.98)) // 10 * 10, 20)
+    most = most_asked(trained)
+    if st.session_state.get("min_ratings", 0) > most:  # chosen for a model with more ratings
+        st.session_state["min_ratings"] = min(min_ratings, most)
     columns = st.columns([2, 1, 1], vertical_alignment="bottom")
     least = columns[0].slider(
         words.MIN_RATINGS.label, 0, most, min(min_ratings, most), help=words.MIN_RATINGS.help, key="min_ratings", bind="query-params"

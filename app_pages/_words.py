@@ -15,7 +15,7 @@ class Word(NamedTuple):
     help: str
 
 
-FILM = Word("Film", "")
+FILM = Word("Film", "What is rated; in data of your own it may be anything that people give stars. Technical term: item.")
 AVERAGE_MISS = Word(
     "Average miss",
     "How far a guess is from the stars really given, on ratings that were kept aside and never learned from; large misses weigh more. "
@@ -38,15 +38,56 @@ LIKENESS = Word(
     "How nearly the taste numbers of two films point the same way: 100 % is the same, 0 % is unrelated. Technical term: cosine similarity.",
 )
 PLAIN_AVERAGE = Word("Plain average", "The mean of all the stars this film got, few or many.")
+GAP = Word(
+    "Average minus score", "How much higher the plain average is than the popularity score; below zero, lower. Large where few voted."
+)
 N_RATINGS = Word("Ratings", "How many people gave this film stars.")
 MIN_RATINGS = Word("At least so many ratings", "Films with fewer are left out. What was learned from a handful of ratings is mostly luck.")
 GENRE = Word("Genre", "From the data set's own list. The network never saw genres; they are only used to filter here.")
 DECADE = Word("Decade", "When the film came out.")
 HELD_OUT = Word("Ratings kept aside", "Ratings that are not learned from, to test the guesses on. Technical term: validation set.")
-LEARNED_FROM = Word("Ratings learned from", "Technical term: training set.")
+LEARNED_FROM = Word(
+    "Ratings learned from", "Ratings that training goes through, and corrects its numbers by. Technical term: training set."
+)
 LEARNING_RATE = Word("Step size", "How far each correction moves the numbers. Technical term: learning rate.")
+BEST_ROUND = Word(
+    "Best round", "The round with the lowest average miss; what had been learned by then is what was kept. Technical term: best epoch."
+)
+RECIPE = Word("Recipe", "The ready-made settings that the training started from; some may have been changed. Technical term: preset.")
+FIT_TIME = Word("Training time", "From the ratings in memory to the best numbers; reading the data is not counted.")
+DEVICE = Word("Device", "What did the sums: the processor (cpu), or a graphics card (cuda, mps).")
 WEAK_EVIDENCE = Word("few ratings", "Fewer than 20 people rated this film: what was learned about it is mostly luck.")
 WEAK_BELOW = 20  # ratings
+
+GUESS = Word("Guess", "The stars that the network expects a person to give a film. Technical term: prediction.")
+GENEROSITY = Word(
+    "Generosity", "How many stars a person gives, whatever the film: some are strict, some are kind. Technical term: user bias."
+)
+TASTE_MATCH = Word(
+    "Taste match",
+    "What a film gains or loses because its taste numbers suit a person's or go against them. Technical term: dot product of the factors.",
+)
+USUAL = Word(
+    "Anything, by anybody",
+    "What a person of average generosity gives a film of average popularity: where each guess begins. Technical term: offset, mean biases.",
+)
+TRAINING = Word("Training", "Guessing, comparing and correcting, again and again, until the guesses come near. Technical term: fitting.")
+MEMORISING = Word(
+    "Memorising",
+    "When guesses get better for the ratings learned from and worse for those kept aside. Technical term: overfitting.",
+)
+NETWORK = Word(
+    "Network",
+    "All the numbers that were learned, and the sum that makes a guess from them. Technical term: embedding model, matrix factorisation.",
+)
+MODEL = Word("Model", "A network after its training, stored with all that is known of how it was trained.")
+PARTS = {  # of a guess, as cfrec.explain_prediction names them
+    "average": USUAL.label,
+    "movie": "This film’s popularity",
+    "user": "This person’s generosity",
+    "taste": TASTE_MATCH.label,
+    "prediction": GUESS.label,
+}
 
 BASELINES = {"mean": "always the same guess", "movie_mean": "each film's average"}  # names as evaluation.baseline_losses gives them
 OUTCOMES = {
@@ -119,3 +160,17 @@ def plural(n: int, noun: str) -> str:
 def signed(value: float) -> str:
     """A difference of stars with its sign."""
     return f"{value:+.2f} stars"
+
+
+def glossary() -> list[tuple[str, str, str]]:
+    """Every word of the app in alphabetical order: the word, what the field calls it (empty: the same, or nothing), and what it means."""
+    entries = []
+    for word in {value for value in globals().values() if isinstance(value, Word)}:
+        meaning, _, term = word.help.partition("Technical term: ")
+        entries.append((capital(word.label), term.removesuffix("."), meaning.strip()))
+    return sorted(entries)
+
+
+def capital(text: str) -> str:
+    """The text with a capital at its start, and the rest as it is."""
+    return text[:1].upper() + text[1:]

@@ -1,3 +1,140 @@
+"""Similar films: type a title, see the films that please the same people, and wander on."""
+
+from typing import Any
+
 import streamlit as st
 
-st.title("similar")
+import cfrec
+from app_pages import _show as show
+from app_pages import _state as state
+from app_pages import _words as words
+
+N_RESULTS, N_SUGGESTED, N_TRAIL = 6, 6, 5
+TRAIL = "_trail"  # films seen before the present one, the latest last
+
+
+def go_to(movie_id: object) -> None:
+    """Show a film; the one before it joins the trail."""
+    present = st.session_state.get("_present")
+    trail: list[object] = st.session_state.setdefault(TRAIL, [])
+    if present is not None and present != movie_id:
+        trail.append(present)
+        del trail[:-N_TRAIL]
+    st.session_state["search"] = ""
+    state.pick_film(movie_id)
+
+
+def go_back(n_steps: int) -> None:
+    """Go back along the trail."""
+    trail: list[object] = st.session_state[TRAIL]
+    movie_id = trail[-n_steps]
+    del trail[-n_steps:]
+    state.pick_film(movie_id)
+
+
+def film_buttons(titles: dict[object, str], prefix: str) -> None:
+    with st.container(horizontal=True, gap="small"):
+        for movie_id, title in titles.items():
+            st.button(show.plain(title), on_click=go_to, args=[movie_id], key=f"{prefix}-{movie_id}")
+
+
+def search(trained: cfrec.TrainedModel) -> None:
+    text = st.text_input(
+        "Search for a film",
+        type="search",
+        live="300ms",
+        placeholder="A title, or part of it: typos, missing articles and accents do no harm",
+        key="search",
+        icon=":material/search:",
+    )
+    if not text:
+        return
+    found = cfrec.search_movies(trained, text, k=N_RESULTS)
+    if found.empty:
+        st.caption("No title resembles that. Try one distinctive word of it; these are films that many people rated:")
+        suggest(trained)
+        return
+    st.caption("Best match first" if found["score"].iloc[0] > 0.5 else "Did you mean …")
+    film_buttons(dict(zip(found["movie_id"].tolist(), found["title"], strict=True)), "found")
+
+
+def suggest(trained: cfrec.TrainedModel) -> None:
+    popular = trained.movies.nlargest(N_SUGGESTED, "n_ratings")
+    film_buttons(dict(zip(popular["movie_id"].tolist(), popular["title"], strict=True)), "suggested")
+
+
+def show_trail(trained: cfrec.TrainedModel) -> None:
+    known = dict(zip(trained.movies["movie_id"].tolist(), trained.movies["title"], strict=True))
+    trail = [movie_id for movie_id in st.session_state.get(TRAIL, []) if movie_id in known]
+    st.session_state[TRAIL] = trail
+    if trail:
+        with st.container(horizontal=True, gap="small", vertical_alignment="center"):
+            st.caption("Back to", width="content")
+            for n_steps in range(len(trail), 0, -1):
+                movie_id = trail[-n_steps]
+                st.button(
+                    show.plain(known[movie_id]),
+                    on_click=go_back,
+                    args=[n_steps],
+                    type="tertiary",
+                    icon=":material/arrow_back:",
+                    key=f"back-{n_steps}",
+                )
+
+
+def why(trained: cfrec.TrainedModel, movie_id: object, other: object, common: Any) -> str:
+    """Genres that two films share, and how many people rated both, where that is known."""
+    rows = [trained.movie_row(movie_id), trained.movie_row(other)]
+    ours, theirs = (trained.movies["genres"].iloc[row].split("|") for row in rows)
+    shared = [genre for genre in ours if genre and genre in theirs]
+    parts = [f"shared genres: {', '.join(shared)}" if shared else "no genre in common"]
+    if common is not None:
+        parts.append(f"{words.plural(int(common[rows[1]]), 'person')} rated both".replace("persons", "people"))
+    return " · ".join(parts)
+
+
+def show_neighbours(trained: cfrec.TrainedModel, movie_id: object, neighbours: Any) -> None:
+    ratings = state.local_ratings(trained.source.name)
+    common = ratings.common_raters(trained.movie_row(movie_id)) if ratings and ratings.n_movies == trained.n_movies else None
+    for row in neighbours.itertuples():
+        with st.container(border=True):
+            film, bar, go_on = st.columns([5, 3, 2], vertical_alignment="center")
+            with film:
+                with st.container(horizontal=True, gap="small", vertical_alignment="center"):
+                    st.markdown(f"**{show.plain(row.title)}**", width="content")
+                    show.weak_evidence(row.n_ratings)
+                st.caption(f"{words.plural(row.n_ratings, 'rating')} · {why(trained, movie_id, row.movie_id, common)}")
+            bar.progress(max(float(row.similarity), 0.0), f"{row.similarity:.0%} alike")
+            go_on.button("Show similar", on_click=go_to, args=[row.movie_id], key=f"go-{row.movie_id}", width="stretch")
+
+
+def show_film(trained: cfrec.TrainedModel, movie_id: object) -> None:
+    show.film_card(trained, movie_id)
+    st.subheader("Films that please the same people", anchor=False, help=words.LIKENESS.help)
+    chosen = show.filters(trained)
+    k = st.slider("How many", 5, 50, 10, 5, key="k", bind="query-params", width=260)
+    neighbours = cfrec.similar_movies(trained, movie_id, k, **chosen)
+    if neighbours.empty:
+        nothing = not trained.movie_factors[trained.movie_row(movie_id)].any()
+        st.info(
+            "Nothing was learned of this film: it has no ratings to learn from." if nothing else "No film passes these filters: loosen one."
+        )
+        return
+    show_neighbours(trained, movie_id, neighbours)
+    st.caption("The network never saw genres, plots or actors: films are alike here because the same people liked them.")
+    with st.container(horizontal=True):
+        st.page_link("app_pages/map.py", label="See it on the map", icon=":material/scatter_plot:")
+    show.as_table(neighbours, "similar-films")
+
+
+st.title("Similar films", anchor=False)
+model = state.model_in_use()
+search(model)
+film = state.film_picked(model)
+st.session_state["_present"] = film
+show_trail(model)
+if film is not None:
+    show_film(model, film)
+else:
+    st.caption("Or begin with one of these:")
+    suggest(model)

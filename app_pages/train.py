@@ -1,3 +1,138 @@
+"""Train: choose data, recipe and device, watch the network learn, and decide whether to use what it learned."""
+
 import streamlit as st
 
-st.title("train")
+import cfrec
+from app_pages import _result as result
+from app_pages import _run_view as run_view
+from app_pages import _show as show
+from app_pages import _state as state
+from app_pages import _train_form as form
+from app_pages import _words as words
+from cfrec.jobs import TrainingJob, runs_table
+from cfrec.plots import loss_chart, loss_points
+
+RUN_COLUMNS = {
+    "run": None,
+    "started": st.column_config.DatetimeColumn("Started", format="distance"),
+    "data": "Ratings",
+    "recipe": "Recipe",
+    "changed": "Changed settings",
+    "rmse": st.column_config.NumberColumn("Average miss, stars", format="%.4f", help=words.AVERAGE_MISS.help),
+    "best_epoch": "Best round",
+    "epochs": st.column_config.NumberColumn("Rounds", help=words.ROUNDS.help),
+    "device": "Device",
+    "seconds": st.column_config.NumberColumn("Time, s", format="%.1f"),
+    "outcome": "How it ended",
+    "link": st.column_config.LinkColumn("Link", display_text="open"),
+}
+
+
+def start(data: form.Data, config: cfrec.TrainConfig) -> None:
+    job = TrainingJob(data.load, config, data.title)
+    running = state.jobs().start(job)
+    if running is not job:
+        st.toast("A run is already under way: you see that one.", icon=":material/group:")
+    state.choose("run", running.id)
+
+
+def choose_all() -> tuple[form.Data | None, cfrec.TrainConfig | None]:
+    """The form; what it lacks, or what does not go together, is said in it."""
+    data = config = None
+    with st.container(border=True):
+        st.subheader("What to train", anchor=False)
+        try:
+            data = form.choose_data()
+            config = form.choose_config()
+            return data, config
+        except cfrec.CfrecError as error:
+            st.error(str(error), icon=":material/error:")
+    return None, None
+
+
+def show_start(data: form.Data | None, config: cfrec.TrainConfig | None) -> None:
+    running = state.jobs().running()
+    seconds, problem = None, ""
+    if data and config:
+        try:
+            seconds = form.seconds_needed(config.to_dict(), data.n_users, data.n_movies, max(data.n_ratings * 4 // 5, 1))
+        except cfrec.CfrecError as error:
+            problem = str(error)
+    ready = seconds is not None and running is None
+    icon = ":material/model_training:"
+    st.button("Train", type="primary", icon=icon, on_click=start, args=[data, config], disabled=not ready, key="train")
+    if running:
+        st.caption("A run is under way; the next can start when it is over.")
+    elif seconds is not None and data and config:
+        about = f"{'about ' if seconds >= 1 else ''}{words.duration(seconds)}"
+        st.caption(f"{data.title}, recipe “{config.recipe}”: {about} on this machine. The model in use stays until you decide.")
+    elif problem:
+        st.error(problem, icon=":material/error:")
+    else:
+        st.caption("Choose what to train first.")
+
+
+def show_how_it_learned(trained: cfrec.TrainedModel) -> None:
+    """The losses of the model in use, before there is a run."""
+    points = loss_points(trained.history, [], {})
+    top = 1.02 * float(points["stars"].max())
+    st.markdown(f"**How the model in use learned** ({trained.source.title}, recipe “{trained.config.recipe}”)")
+    alt = f"Line chart of the average miss by round; the best is round {trained.best_epoch} with {trained.metrics['rmse']:.3f} stars"
+    show.chart(loss_chart(points, len(trained.history), top), points, "losses-in-use", alt=alt, columns=run_view.CHART_COLUMNS)
+    st.caption(
+        "Each round it goes through all the ratings, guesses each, and corrects its numbers a little. Press Train to watch a new one."
+    )
+
+
+def show_run(job: TrainingJob, trained: cfrec.TrainedModel, data: form.Data | None) -> None:
+    before = run_view.history_before(job, trained.history if job.title == trained.source.title else [])
+    run_view.show_run(job, before)
+    now = job.snapshot
+    if not now.finished:
+        st.caption("Everyone here sees this run, and can stop it. It goes on when this tab is closed; its address leads back to it.")
+    elif now.error:
+        st.error(f"The run did not finish. {now.error}", icon=":material/error:")
+    elif now.result and now.result.trained.advice:
+        st.warning(now.result.trained.advice, icon=":material/lightbulb:")
+        gentler = job.config.gentler()
+        if data and data.title == job.title:
+            st.button(f"Try again with a step size of {gentler.learning_rate:g}", on_click=start, args=[data, gentler], key="gentler")
+
+
+def show_runs() -> None:
+    jobs = state.jobs().all()
+    if not jobs:
+        return
+    st.subheader("Runs since the server started", anchor=False)
+    table = runs_table(jobs)
+    table["outcome"] = table["outcome"].map(lambda outcome: words.OUTCOMES.get(outcome, outcome))
+    table["link"] = "?run=" + table["run"]
+    show.table(table, "runs", alt="The latest runs with their settings and results", columns=RUN_COLUMNS)
+
+
+st.title("Train it yourself", anchor=False)
+st.markdown("The network starts knowing nothing. Round by round it guesses ratings, sees how far it missed, and corrects its numbers.")
+top = st.container(horizontal=True, vertical_alignment="center")
+form.wait_until_warm()
+model = state.model_in_use()
+board = state.jobs()
+wanted = state.in_url("run")
+job = board.get(wanted) if wanted else None
+if job is None and (job := board.running()):
+    state.choose("run", job.id)
+    state.in_url("run")
+left, right = st.columns([3, 2], gap="large")
+with right:
+    data, config = choose_all()
+with top:
+    show_start(data, config)
+with left:
+    if job:
+        show_run(job, model, data)
+        if run_view.is_drawn(job):
+            result.show_result(job, model)
+    else:
+        if wanted:
+            st.info("The run of this address is no longer kept: only the latest are, until the server restarts.", icon=":material/history:")
+        show_how_it_learned(model)
+show_runs()

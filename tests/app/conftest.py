@@ -32,7 +32,7 @@ def no_data(cache):
 
 @pytest.fixture
 def open_page(models) -> OpenPage:
-    """Open a page by its file's name, with a query string; run it once. Caches of earlier tests are empty."""
+    """Open a page by its file's name, with a query string; run it once. Caches are empty before, and hold on between two visits."""
     st.cache_resource.clear()
     st.cache_data.clear()
 

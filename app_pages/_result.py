@@ -1,0 +1,184 @@
+"""What a finished run came to: new against current, guesses against real ratings, and what to take away."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+
+import streamlit as st
+
+import cfrec
+from app_pages import _show as show
+from app_pages import _state as state
+from app_pages import _words as words
+from cfrec.comparison import bias_movers, changed_settings, neighbour_changes, same_test
+from cfrec.export import spreadsheet_safe
+from cfrec.jobs import JobResult, TrainingJob
+from cfrec.packing import pack_model
+from cfrec.plots import calibration_chart, loss_points
+from cfrec.storage import model_folder
+
+_OLD_NEW = {
+    "old": st.column_config.NumberColumn("Current, stars", format="%.2f"),
+    "new": st.column_config.NumberColumn("New, stars", format="%.2f"),
+    "change": st.column_config.NumberColumn("Change, stars", format="%+.2f"),
+    "movie_id": None,
+}
+
+
+def show_result(job: TrainingJob, current: cfrec.TrainedModel) -> None:
+    """The card *new against current*, and what can be seen and done with the new model."""
+    result = job.snapshot.result
+    if result is None:
+        return
+    new = result.trained
+    accepted = st.session_state.setdefault("_accepted", {}).get(job.id)
+    before = state.model_before()
+    if before and accepted == state.model_name():
+        current = state.load_stored(before)
+    with st.container(border=True):
+        st.subheader("The new model against the current one", anchor=False)
+        _figures(new, current)
+        _decide(job, new)
+    changes, guesses, away = st.tabs(["What changed", "Guessed against real", "Take away"])
+    with changes:
+        _changes(new, current)
+    with guesses:
+        _guesses(result)
+    with away:
+        _downloads(job, new)
+
+
+def _figures(new: cfrec.TrainedModel, current: cfrec.TrainedModel) -> None:
+    comparable = same_test(current, new)
+    change = new.metrics["rmse"] - current.metrics["rmse"]
+    shown = None if not comparable else "no change" if abs(change) < 0.0005 else f"{change:+.3f} stars"
+    with st.container(horizontal=True):
+        word = words.AVERAGE_MISS
+        st.metric(
+            word.label,
+            f"{new.metrics['rmse']:.3f} stars",
+            shown,
+            delta_color="off" if shown == "no change" else "inverse",
+            delta_arrow="off" if shown == "no change" else "auto",
+            help=word.help,
+            border=True,
+            height="stretch",
+        )
+        st.metric("Current model", f"{current.metrics['rmse']:.3f} stars", help="Its average miss.", border=True, height="stretch")
+        st.metric("Training time", words.duration(new.fit_seconds), border=True, help=f"On {new.device}.")
+        rounds = f"{new.best_epoch} of {len(new.history)}"
+        st.metric("Best round", rounds, border=True, help=f"It {words.OUTCOMES[new.outcome]}. The numbers of its best round are kept.")
+    if not comparable:
+        st.caption("The two were not tested on the same ratings: their misses cannot be compared.")
+
+
+def _decide(job: TrainingJob, new: cfrec.TrainedModel) -> None:
+    accepted: dict[str, str] = st.session_state["_accepted"]
+    kept: set[str] = st.session_state.setdefault("_kept_current", set())
+    if job.id in accepted and state.model_name() == accepted[job.id]:
+        st.success(f"In use now, and stored as “{accepted[job.id]}”: all pages show this model.", icon=":material/check:")
+        if state.model_before():
+            st.button("Undo", on_click=state.undo_use, icon=":material/undo:", key="undo", help=f"Go back to “{state.model_before()}”.")
+        return
+    if job.id in kept:
+        st.caption("You kept the current model. This run stays in the list below.")
+    problem = st.session_state.pop("_save_problem", None)
+    if problem:
+        st.error(problem)
+    name = st.text_input(
+        "Name to store it under",
+        accepted.get(job.id) or f"{job.config.recipe} {datetime.fromtimestamp(job.created, UTC):%Y-%m-%d %H.%M.%S}",
+        key=f"name-{job.id}",
+        max_chars=64,
+    )
+    with st.container(horizontal=True):
+        st.button("Use this model", on_click=_accept, args=[job.id, new, name], type="primary", icon=":material/check:", key="accept")
+        st.button("Keep the current one", on_click=kept.add, args=[job.id], key="keep", disabled=job.id in kept)
+
+
+def _accept(job_id: str, new: cfrec.TrainedModel, name: str) -> None:
+    try:
+        folder = model_folder(state.MODELS, name.strip())
+        if not folder.exists():
+            cfrec.save_model(new, folder)
+        elif st.session_state["_accepted"].get(job_id) != folder.name:
+            raise cfrec.CfrecError(f"There is already a model “{folder.name}”. Choose another name.")
+    except cfrec.CfrecError as error:
+        st.session_state["_save_problem"] = f"The new model could not be stored. {error}"
+        return
+    st.session_state["_accepted"][job_id] = folder.name
+    state.use_model(folder.name)
+    st.toast(f"All pages show “{folder.name}” now.", icon=":material/check:")
+
+
+def _changes(new: cfrec.TrainedModel, current: cfrec.TrainedModel) -> None:
+    known = set(current.movies["movie_id"])
+    both = new.movies[new.movies["movie_id"].isin(known)].nlargest(3, "n_ratings")["movie_id"].tolist()
+    if not both or current.source.name != new.source.name:
+        st.caption("The two learned from different films: there is nothing to compare film by film.")
+        return
+    st.markdown("**Most similar films, before and after**")
+    neighbours = neighbour_changes(current, new, both, min_ratings=words.WEAK_BELOW)
+    titles = {"title": "Film", "rank": st.column_config.NumberColumn("", width=40), "old": "Current", "new": "New", "movie_id": None}
+    show.table(neighbours, "neighbours-before-after", alt="Five most similar films of three films, in both models", columns=titles)
+    st.markdown("**Films whose popularity score changed most**")
+    movers = bias_movers(current, new, 8, min_ratings=words.WEAK_BELOW)
+    movers = movers[movers["change"].abs() >= 0.005]
+    if movers.empty:
+        st.caption("None changed by more than a hundredth of a star.")
+    else:
+        show.table(movers, "biggest-movers", alt="Films whose popularity score changed most", columns=_OLD_NEW)
+    st.markdown("**Settings that differ**")
+    settings = changed_settings(current.config, new.config)
+    if settings.empty:
+        st.caption("None: the same settings on the same ratings give the same model.")
+    else:
+        settings["setting"] = settings["setting"].map(words.SETTINGS)
+        columns = {"setting": "Setting", "old": "Current", "new": "New"}
+        show.table(settings, "changed-settings", alt="Settings that differ between the two models", columns=columns)
+
+
+def _guesses(result: JobResult) -> None:
+    st.markdown("**Ratings kept aside: what people gave, and what the model guessed**")
+    data = result.guesses.drop(columns="movie_id")
+    show.table(data, "guesses", alt="Held-out ratings beside the guesses of the new model", height=330)
+    st.markdown("**Can its guesses be believed?**")
+    drawing = calibration_chart(result.calibration)
+    worst = (result.calibration["predicted"] - result.calibration["actual"]).abs().max()
+    alt = f"Ten groups of ratings by guess: guessed and real averages differ by at most {worst:.2f} stars"
+    columns = {"predicted": "Guessed, stars", "actual": "Really given, stars"}
+    show.chart(drawing, result.calibration, "calibration", alt=alt, columns=columns)
+    st.caption(f"Ratings kept aside, in ten groups by guess. The dashed line is perfect; the groups are off by at most {worst:.2f} stars.")
+
+
+def _downloads(job: TrainingJob, new: cfrec.TrainedModel) -> None:
+    stem = f"cfrec-{job.config.recipe}-{job.id}"
+    history = loss_points(new.history, [], {}).drop(columns="label")
+    files = [
+        (
+            "The model, as a zip",
+            lambda: pack_model(new),
+            f"{stem}.zip",
+            "application/zip",
+            "To bring back on the Models page, here or elsewhere.",
+        ),
+        (
+            "The losses of each round, as CSV",
+            lambda: spreadsheet_safe(history).to_csv(index=False).encode(),
+            f"{stem}-history.csv",
+            "text/csv",
+            None,
+        ),
+        (
+            "The settings, as JSON",
+            lambda: json.dumps(job.config.to_dict(), indent=1).encode(),
+            f"{stem}-settings.json",
+            "application/json",
+            None,
+        ),
+    ]
+    for label, data, file_name, mime, explained in files:
+        st.download_button(
+            label, data, file_name, mime, on_click="ignore", icon=":material/download:", help=explained, key=f"get-{file_name}"
+        )

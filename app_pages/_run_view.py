@@ -1,0 +1,135 @@
+"""A run as it goes on: progress, the chart of losses, the sentence under it, and the buttons."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from math import sqrt
+
+import streamlit as st
+
+from app_pages import _show as show
+from app_pages import _state as state
+from app_pages import _story as story
+from app_pages import _words as words
+from cfrec.jobs import READING, JobSnapshot, TrainingJob
+from cfrec.plots import learning_rate_chart, loss_chart, loss_points
+from cfrec.trained import EpochMetrics
+
+POLL = 0.25  # seconds between updates
+_PACE, _SHOW = 0.3, 4.0  # a round is drawn for at least so many seconds, but all of them within so many
+CHART_COLUMNS = {
+    "series": "Of",
+    "epoch": st.column_config.NumberColumn("Round", help=words.ROUNDS.help),
+    "stars": st.column_config.NumberColumn("Average miss, stars", help=words.AVERAGE_MISS.help, format="%.4f"),
+    "loss": st.column_config.NumberColumn("Mean squared error, stars²", format="%.4f"),
+    "label": None,
+}
+
+
+def rounds_drawn(job: TrainingJob, now: float) -> int:
+    """How many rounds of a run are drawn at a time: however fast they come, a person can watch them come."""
+    known = len(job.snapshot.history)
+    if job.id in st.session_state.get("_skipped", ()):
+        return known
+    pace = min(_PACE, _SHOW / job.config.epochs)
+    return min(known, int((now - job.snapshot.training_since) / pace))
+
+
+def is_drawn(job: TrainingJob) -> bool:
+    """Whether a run is over and all of it has been drawn."""
+    return job.snapshot.finished and rounds_drawn(job, time.time()) == len(job.snapshot.history)
+
+
+def show_run(job: TrainingJob, before: Sequence[EpochMetrics]) -> None:
+    """Draw a run; as long as it goes on, again and again by itself."""
+    over = is_drawn(job)
+
+    @st.fragment(run_every=None if over else POLL)
+    def drawn_again() -> None:
+        _draw(job, before)
+        if not over and is_drawn(job):
+            st.rerun()
+
+    drawn_again()
+
+
+def _draw(job: TrainingJob, before: Sequence[EpochMetrics]) -> None:
+    now = job.snapshot
+    n_drawn = rounds_drawn(job, time.time())
+    history = now.history[:n_drawn]
+    over = now.finished and n_drawn == len(now.history)
+    _progress(job, now, n_drawn, over)
+    if now.phase == READING or (now.finished and not now.baselines):
+        st.skeleton(400) if not now.finished else None
+    else:
+        _chart(job, now, history, before)
+    result = now.result
+    if over and result:
+        best, trained = result.trained.best_epoch, result.trained
+        st.markdown(story.tell_end(trained.outcome, history, best, trained.metrics["rmse"], now.baselines))
+    elif now.baselines:
+        st.markdown(story.tell_round(history, now.baselines))
+    _buttons(job, now, over)
+    if history and st.toggle("Show the step size", help=words.LEARNING_RATE.help, key="step_size", persist_state="session"):
+        st.altair_chart(learning_rate_chart(history), key="chart-step-size", alt="Line chart: the step size of each round")
+
+
+def _progress(job: TrainingJob, now: JobSnapshot, n_drawn: int, over: bool) -> None:
+    done, total = now.fetched
+    if now.error:
+        st.progress(0.0, f"**{job.title}** · did not finish")
+    elif now.phase == READING:
+        share = done / total if total else 0.0
+        text = f"Downloading · {words.size(done)} of {words.size(total)}" if total else "Reading the ratings …"
+        st.progress(share, f"**{job.title}** · {text}")
+    elif over:
+        rounds = words.plural(len(now.history), "round")
+        st.progress(1.0, f"**{job.title}** · {rounds} in {words.duration(now.result.trained.fit_seconds) if now.result else '?'}")
+    else:
+        parts = [f"**{job.title}** · round {min(n_drawn + 1, job.config.epochs)} of {job.config.epochs}"]
+        left = job.seconds_left()
+        if job.paused:
+            parts.append("paused")
+        elif job.stopping:
+            parts.append("stopping")
+        elif left is not None:
+            parts.append(f"{'about ' if left >= 1 else ''}{words.duration(left)} left")
+        if now.history:
+            parts.append(f"{now.history[-1].ratings_per_second:,.0f} ratings a second")
+        st.progress(n_drawn / job.config.epochs, " · ".join(parts))
+
+
+def _chart(job: TrainingJob, now: JobSnapshot, history: Sequence[EpochMetrics], before: Sequence[EpochMetrics]) -> None:
+    points = loss_points(history, before, {words.BASELINES[name]: loss for name, loss in now.baselines.items()})
+    top = 1.04 * sqrt(now.baselines["mean"])
+    latest = (
+        f"after round {len(history)} of {job.config.epochs} the average miss is {sqrt(history[-1].valid_loss):.3f} stars"
+        if history
+        else "no round yet"
+    )
+    drawing = loss_chart(points, job.config.epochs, top)
+    show.chart(drawing, points, "losses", alt=f"Line chart of the average miss by round: {latest}", columns=CHART_COLUMNS)
+
+
+def _buttons(job: TrainingJob, now: JobSnapshot, over: bool) -> None:
+    with st.container(horizontal=True):
+        if not now.finished:
+            if job.paused:
+                st.button("Go on", on_click=job.go_on, icon=":material/play_arrow:", key="go-on")
+            else:
+                st.button("Pause", on_click=job.pause, icon=":material/pause:", key="pause", disabled=job.stopping or now.phase == READING)
+            label = "Stop" if now.phase == READING else "Stop and keep the best"
+            st.button(label, on_click=job.stop, icon=":material/stop:", key="stop", disabled=job.stopping)
+        elif not over:
+            st.button("Skip to the end", on_click=_skip, args=[job.id], icon=":material/skip_next:", key="skip")
+
+
+def _skip(job_id: str) -> None:
+    st.session_state["_skipped"] = {*st.session_state.get("_skipped", ()), job_id}
+
+
+def history_before(job: TrainingJob, in_use: Sequence[EpochMetrics]) -> Sequence[EpochMetrics]:
+    """The losses to compare a run with: of the run before it on the same data, else of the model in use."""
+    earlier = [other for other in state.jobs().all() if other.created < job.created and other.title == job.title and other.snapshot.history]
+    return earlier[0].snapshot.history if earlier else in_use

@@ -1,0 +1,174 @@
+"""What to train: the data, the recipe, the device, every setting; gives a run that is ready to start, or says what is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from math import floor, log10
+from pathlib import PurePath
+
+import streamlit as st
+
+import cfrec
+from app_pages import _state as state
+from app_pages import _words as words
+from cfrec.config import PRESETS_EXPLAINED, SCHEDULES
+from cfrec.datasets import DATASETS, Dataset, find_local
+from cfrec.devices import list_devices
+from cfrec.jobs import Load
+from cfrec.ratings import Source
+from cfrec.training import estimate_seconds
+from cfrec.warm import is_warm
+
+OWN = "own"
+_CHOSEN_ELSEWHERE = ("recipe", "device")  # fields of TrainConfig with a widget of their own
+_BASIC = ("epochs", "n_factors", "learning_rate")
+
+
+@dataclass(frozen=True)
+class Data:
+    """What can be trained on: its title, sizes, and how to get the ratings."""
+
+    title: str
+    n_users: int
+    n_movies: int
+    n_ratings: int
+    load: Load
+
+
+def choose_data() -> Data | None:
+    """The data set to learn from; None until there is one."""
+    releases = sorted(DATASETS, key=lambda name: DATASETS[name].n_ratings)
+    releases.sort(key=lambda name: name != state.SHIPPED)
+    name = st.selectbox(
+        "Ratings to learn from", [*releases, OWN], format_func=_data_label, key="data", bind="query-params", filter_mode=None
+    )
+    return _own_data() if name == OWN else _release(DATASETS[name])
+
+
+def _data_label(name: str) -> str:
+    if name == OWN:
+        return "A file of your own"
+    dataset = DATASETS[name]
+    return f"{dataset.title} ({dataset.year})"
+
+
+def _release(dataset: Dataset) -> Data:
+    local = find_local(dataset.name) is not None
+    where = "on this machine" if local else f"a download of {words.size(dataset.size)}, once"
+    st.caption(f"{dataset.n_ratings:,} ratings by {dataset.n_users:,} people of {dataset.n_movies:,} films · {where}")
+    if not local:
+        st.caption(f"Licence: {dataset.licence}")
+    ratings = state.local_ratings(dataset.name)
+
+    def load(on_progress: Callable[[int, int], None]) -> cfrec.Ratings:
+        return ratings or cfrec.load_dataset(dataset.name, on_progress=on_progress)
+
+    return Data(dataset.title, dataset.n_users, dataset.n_movies, dataset.n_ratings, load)
+
+
+def _own_data() -> Data | None:
+    file = st.file_uploader(
+        "A table of ratings, or a zip of one",
+        type=["csv", "tsv", "txt", "dat", "data", "zip"],
+        help="A row for each rating, with columns for person, film and stars, under any usual name and with any separator; titles, genres "
+        "and times are used if they are there. It stays in this server's memory, and nobody else sees it; the run is seen by everybody.",
+    )
+    drop_bad = st.toggle(
+        "Leave out bad rows", help="Else the first bad row is named, with its line and what is wrong with it.", key="drop_bad"
+    )
+    if file is not None:
+        wanted = (file.file_id, drop_bad)
+        if st.session_state.get("_upload", (None,))[0] != wanted:
+            with st.spinner("Reading the file …"):
+                st.session_state["_upload"] = (
+                    wanted,
+                    cfrec.read_ratings(file, drop_bad=drop_bad, source=Source(PurePath(file.name).stem, file.name)),
+                )
+    if "_upload" not in st.session_state:
+        return None
+    ratings: cfrec.Ratings = st.session_state["_upload"][1]
+    report = ratings.report
+    st.caption(f"**{ratings.source.title}**: {len(ratings):,} ratings by {ratings.n_users:,} people of {ratings.n_movies:,} films")
+    if report.n_rows > report.n_used:
+        reasons = "".join(f"; {rule}: {words.plural(count, 'row')}" for rule, count in report.reasons.items())
+        repeated = f", {report.n_duplicates:,} repeated (the latest was kept)" if report.n_duplicates else ""
+        st.caption(f"Of {words.plural(report.n_rows, 'row')} {report.n_used:,} are used, {report.n_dropped:,} left out{repeated}{reasons}.")
+    return Data(ratings.source.title, ratings.n_users, ratings.n_movies, len(ratings), lambda _: ratings)
+
+
+def choose_config() -> cfrec.TrainConfig:
+    """The settings. Raises ConfigError for those that do not go together."""
+    names = list(cfrec.TrainConfig.preset_names())
+    recipe = st.radio(
+        "Recipe",
+        names,
+        format_func=str.capitalize,
+        captions=[f"{PRESETS_EXPLAINED[name][0].upper()}{PRESETS_EXPLAINED[name][1:]}" for name in names],
+        key="recipe",
+        bind="query-params",
+    )
+    device = choose_device()
+    preset = cfrec.TrainConfig.preset(recipe)
+    with st.expander("Advanced: every setting", icon=":material/tune:"):
+        st.caption("Settings that you change stay with their recipe, and are in this page's address.")
+        values = {f.name: _setting(f.name, getattr(preset, f.name), f.metadata) for f in fields(preset) if f.name not in _CHOSEN_ELSEWHERE}
+    config = cfrec.TrainConfig.preset(recipe, device=device, **values)
+    changed = [words.SETTINGS[name] for name in values if values[name] != getattr(preset, name)]
+    if changed:
+        st.caption(f"Changed from the recipe: {', '.join(changed)}.")
+    return config
+
+
+def _setting(name: str, default: object, limits: dict[str, float]) -> object:
+    """A widget for one field of TrainConfig."""
+    key, label, explained = f"{name}_{st.session_state['recipe']}", words.SETTINGS[name], words.setting_help(name)
+    if isinstance(default, bool):
+        return st.toggle(label, default, help=explained, key=key, bind="query-params")
+    if isinstance(default, str):
+        return st.selectbox(label, SCHEDULES, SCHEDULES.index(default), help=explained, key=key, bind="query-params")
+    kind = type(default)
+    low, high = kind(limits["low"]), kind(limits["high"])
+    step = 1 if kind is int else 10.0 ** floor(log10(default)) if default else 0.01
+    number_format = None if kind is int else "%g"
+    return kind(st.number_input(label, low, high, default, step, number_format, help=explained, key=key, bind="query-params"))
+
+
+def choose_device() -> str:
+    """The device to train on; those that are missing are shown with the reason."""
+    devices = list_devices()
+    first = next(device for device in devices if device.available)
+    labels = {"auto": "Automatic"} | {device.name: device.label for device in devices[::-1]}
+    captions = {"auto": f"The fastest there is: {first.label}"}
+    captions |= {device.name: "Ready" if device.available else f"Not available: {device.reason}" for device in devices}
+    return st.radio(
+        "Device",
+        list(labels),
+        format_func=labels.__getitem__,
+        captions=[captions[name] for name in labels],
+        key="device",
+        bind="query-params",
+        help="Where the arithmetic is done. The result is the same everywhere, but for the last decimals.",
+    )
+
+
+@st.cache_data(max_entries=200, show_spinner=False)
+def seconds_needed(settings: dict[str, object], n_users: int, n_movies: int, n_train: int) -> float:
+    """About how long a run would take here. Raises ConfigError, DeviceError."""
+    return estimate_seconds(cfrec.TrainConfig.from_dict(settings), n_users, n_movies, n_train)
+
+
+def wait_until_warm() -> None:
+    """Show that the machine gets ready, and come back when it is: for the first seconds after the server started."""
+    if is_warm():
+        return
+
+    @st.fragment(run_every=0.3)
+    def come_back() -> None:
+        st.skeleton(300)
+        st.caption("Looking at what this machine can do …")
+        if is_warm():
+            st.rerun()
+
+    come_back()
+    st.stop()

@@ -1,0 +1,309 @@
+"""The train page: the form, a run, its result."""
+
+from dataclasses import fields
+from threading import Event
+
+import pytest
+
+import cfrec
+from app_pages import _state as state
+from app_pages import _words as words
+from cfrec.jobs import JobBoard, TrainingJob
+from cfrec.warm import is_warm, warm_up
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _warm():
+    warm_up(0).join()
+    assert is_warm()
+
+
+@pytest.fixture
+def table(blocks) -> str:
+    """The made-up ratings as CSV."""
+    titles = blocks.movies["title"]
+    rows = zip(blocks.user_ids[blocks.user_idx], blocks.movie_idx, blocks.rating, strict=True)
+    return "user,movie,title,rating\n" + "".join(f'{user},{100 + movie},"{titles[movie]}",{stars:g}\n' for user, movie, stars in rows)
+
+
+def upload(app, text, name="mine.csv"):
+    return app.file_uploader[0].set_value((name, text.encode(), "text/csv")).run()
+
+
+def button(app, label):
+    return next(b for b in app.button if b.label == label)
+
+
+def texts(app):
+    return [element.value for element in (*app.caption, *app.markdown, *app.error, *app.warning, *app.success, *app.info)]
+
+
+def says(app, text):
+    return any(text in value for value in texts(app))
+
+
+def run_to_the_end(app):
+    """Wait for the run that was just started, skip its show, and look at the result."""
+    job = state.jobs().all()[0]
+    assert job.wait(60).finished
+    app.session_state["_skipped"] = {job.id}
+    app.run()
+    assert not app.exception
+    return job
+
+
+@pytest.fixture
+def recorded(monkeypatch):
+    """Runs that would have been started."""
+    jobs = []
+    monkeypatch.setattr(JobBoard, "start", lambda self, job: jobs.append(job) or job)
+    return jobs
+
+
+def test_upload_train_accept_undo(open_page, blocks, table, models, no_data):
+    app = upload(
+        open_page(
+            "train",
+            {"data": "A file of your own", "recipe": "Quick", "epochs_quick": "8", "n_factors_quick": "4", "batch_size_quick": "64"},
+        ),
+        table,
+    )
+    assert says(app, f"**mine.csv**: {len(blocks):,} ratings")
+    assert says(app, "ratings by 90 people of 36 films")
+    button(app, "Train").click().run()
+    job = run_to_the_end(app)
+    assert (job.config.recipe, job.config.epochs, job.config.n_factors) == ("quick", 8, 4)
+    assert says(app, "**Done after 8 rounds.**")
+    trained = job.snapshot.result.trained
+    figures = {metric.label: metric.value for metric in app.metric}
+    assert figures["Average miss"] == f"{trained.metrics['rmse']:.3f} stars"
+    assert figures["Best round"] == f"{trained.best_epoch} of 8"
+    assert says(app, "were not tested on the same ratings")
+    app.text_input[0].set_value("blocks").run()
+    button(app, "Use this model").click().run()
+    assert (models / "blocks" / "manifest.json").exists()
+    assert state.load_stored("blocks").version == trained.version
+    assert app.query_params["model"] == ["blocks"] or app.query_params["model"] == "blocks"
+    assert says(app, "In use now, and stored as “blocks”")
+    button(app, "Undo").click().run()
+    assert app.session_state["_model"] == "ml-100k"
+    assert (models / "blocks").exists()  # going back deletes nothing
+    assert not says(app, "In use now")
+
+
+def test_keeping_the_current_model_changes_nothing(open_page, table, models, no_data):
+    app = upload(open_page("train", {"data": "A file of your own", "recipe": "Quick"}), table)
+    button(app, "Train").click().run()
+    run_to_the_end(app)
+    button(app, "Keep the current one").click().run()
+    assert says(app, "You kept the current model")
+    assert [p.name for p in models.iterdir() if p.is_dir()] == ["ml-100k"]
+
+
+def test_a_taken_or_impossible_name_is_refused(open_page, table, models, no_data):
+    app = upload(open_page("train", {"data": "A file of your own", "recipe": "Quick"}), table)
+    button(app, "Train").click().run()
+    run_to_the_end(app)
+    for name, why in (("ml-100k", "already a model"), ("../x", "cannot be a model's name")):
+        app.text_input[0].set_value(name).run()
+        button(app, "Use this model").click().run()
+        assert says(app, why)
+    assert sorted(p.name for p in models.parent.iterdir()) == ["home", "models"] or [p.name for p in models.parent.iterdir()] == ["models"]
+
+
+def test_the_same_run_again_compares_itself_with_the_accepted_one(open_page, table, models, no_data):
+    app = upload(open_page("train", {"data": "A file of your own", "recipe": "Quick"}), table)
+    button(app, "Train").click().run()
+    run_to_the_end(app)
+    app.text_input[0].set_value("first").run()
+    button(app, "Use this model").click().run()
+    button(app, "Train").click().run()
+    run_to_the_end(app)
+    change = next(metric.delta for metric in app.metric if metric.label == "Average miss")
+    assert change == "no change"
+    assert says(app, "None changed by more than a hundredth of a star.")
+    runs = app.dataframe[-1].value
+    assert runs["recipe"].tolist() == ["quick", "quick"]
+    assert runs["link"].str.startswith("?run=").all()
+
+
+CHANGED = {
+    "n_factors": 7, "epochs": 5, "batch_size": 100, "learning_rate": 0.02, "schedule": "linear", "beta2": 0.99, "weight_decay": 0.001,
+    "user_l2": 0.3, "movie_l2": 0.4, "bias_l2": 0.02, "l2_exponent": 0.5, "factor_std": 0.1, "bias_std": 0.2, "start_at_mean": False,
+    "margin_below": 0.7, "margin_above": 0.8, "patience": 3, "seed": 7, "n_threads": 2,
+}  # fmt: skip
+
+
+def test_every_setting_reaches_its_field(open_page, table, recorded, no_data):
+    assert set(CHANGED) == {f.name for f in fields(cfrec.TrainConfig)} - {"recipe", "device"}
+    app = upload(open_page("train", {"data": "A file of your own", "recipe": "Quick"}), table)
+    kinds = {bool: app.toggle, str: app.selectbox}
+    for name, value in CHANGED.items():
+        kinds.get(type(value), app.number_input)(key=f"{name}_quick").set_value(value)
+    app.radio(key="device").set_value("cpu").run()
+    button(app, "Train").click().run()
+    assert recorded[0].config == cfrec.TrainConfig.preset("quick", device="cpu", **CHANGED)
+    assert says(app, f"Changed from the recipe: {words.SETTINGS['n_factors']}")
+
+
+def test_every_setting_has_a_name_and_an_explanation():
+    for field in fields(cfrec.TrainConfig):
+        assert words.SETTINGS[field.name]
+        assert f"`{field.name}`" in words.setting_help(field.name)
+
+
+@pytest.mark.parametrize("recipe", cfrec.TrainConfig.preset_names())
+def test_each_recipe_untouched_is_its_preset(open_page, table, recorded, no_data, recipe):
+    app = upload(open_page("train", {"data": "A file of your own", "recipe": recipe.capitalize()}), table)
+    button(app, "Train").click().run()
+    assert recorded[0].config == cfrec.TrainConfig.preset(recipe)
+
+
+def test_a_missing_device_says_why_and_cannot_be_trained_on(open_page, table, no_data):
+    app = upload(open_page("train", {"data": "A file of your own", "device": "Apple GPU"}), table)
+    assert any("Apple" in caption for caption in app.radio(key="device").proto.captions) or says(app, "Apple")
+    assert says(app, "The device 'mps' cannot be used")
+    assert button(app, "Train").disabled
+
+
+def test_a_bad_file_is_named_with_its_line_and_can_be_read_without_its_bad_rows(open_page, table, no_data):
+    app = upload(open_page("train", {"data": "A file of your own"}), table + "x,1,,9999999\n1,101,,many\n")
+    assert says(app, "mine.csv, line")
+    assert button(app, "Train").disabled
+    app.toggle(key="drop_bad").set_value(True).run()
+    assert not app.error
+    assert says(app, "1 left out") or says(app, "2 left out")
+    assert not button(app, "Train").disabled
+
+
+def test_no_file_yet(open_page, no_data):
+    app = open_page("train", {"data": "A file of your own"})
+    assert button(app, "Train").disabled
+    assert says(app, "Choose what to train first.")
+
+
+def test_a_data_set_that_is_not_here_shows_its_size_and_licence(open_page, no_data):
+    app = open_page("train")
+    assert says(app, "a download of 4.9 MB, once")
+    assert says(app, "may not be redistributed")
+    assert not button(app, "Train").disabled
+
+
+def test_a_data_set_too_large_for_the_memory_is_refused(open_page, no_data, monkeypatch):
+    monkeypatch.setattr("cfrec.config.free_memory", lambda: 10_000_000)
+    app = open_page("train", {"data": "MovieLens 25M (2019)"})
+    assert says(app, "Training would need about")
+    assert button(app, "Train").disabled
+
+
+@pytest.fixture
+def waiting(blocks):
+    """A run of somebody else, which waits for its data until it is let go."""
+    go = Event()
+
+    def load(on_progress):
+        on_progress(1_000_000, 4_000_000)
+        assert go.wait(30)
+        return blocks
+
+    job = TrainingJob(load, cfrec.TrainConfig.preset("quick", n_factors=4, epochs=8, batch_size=64, device="cpu"), "Somebody's ratings")
+    yield job, go
+    go.set()
+    if job._thread.ident:
+        job.wait(30)
+
+
+def test_a_second_visitor_watches_the_run_that_is_under_way(open_page, waiting, no_data):
+    app = open_page("train")
+    job, go = waiting
+    state.jobs().start(job)
+    app.run()
+    assert button(app, "Train").disabled
+    assert app.session_state["_run"] == job.id
+    assert app.get("progress")[0].proto.text == "**Somebody's ratings** · Downloading · 1.0 MB of 4.0 MB"
+    go.set()
+    run_to_the_end(app)
+    assert says(app, "**Done after 8 rounds.**")
+
+
+def test_an_address_leads_back_to_its_run(open_page, waiting, no_data):
+    open_page("train")
+    job, go = waiting
+    go.set()
+    state.jobs().start(job).wait(30)
+    app = open_page("train", {"run": job.id}, {"_skipped": {job.id}})
+    assert says(app, "**Done after 8 rounds.**")
+
+
+def test_stopping_while_the_data_comes_leaves_nothing_but_a_reason(open_page, waiting, no_data):
+    app = open_page("train")
+    job, go = waiting
+    state.jobs().start(job)
+    app.run()
+    button(app, "Stop").click().run()
+    go.set()
+    run_to_the_end(app)
+    assert says(app, "stopped before training began")
+    assert not button(app, "Train").disabled
+
+
+def test_pause_and_go_on(open_page, waiting, no_data):
+    app = open_page("train")
+    job, go = waiting
+    job.pause()
+    state.jobs().start(job)
+    go.set()
+    while job.snapshot.phase == "reading":
+        job.wait(0.02)
+    app.run()
+    assert "paused" in app.get("progress")[0].proto.text
+    button(app, "Go on").click().run()
+    run_to_the_end(app)
+    assert says(app, "**Done after 8 rounds.**")
+
+
+def test_a_run_that_fails_says_why(open_page, no_data):
+    def load(_):
+        raise cfrec.CfrecError("The disk is full. Free some space.")
+
+    app = open_page("train")
+    state.jobs().start(TrainingJob(load, cfrec.TrainConfig(), "x")).wait(30)
+    app.session_state["_run"] = state.jobs().all()[0].id
+    app.run()
+    assert says(app, "The run did not finish. The disk is full. Free some space.")
+
+
+def test_a_run_that_diverges_offers_a_smaller_step(open_page, table, no_data):
+    app = upload(
+        open_page(
+            "train",
+            {"data": "A file of your own", "recipe": "Quick", "learning_rate_quick": "10", "epochs_quick": "8", "batch_size_quick": "64"},
+        ),
+        table,
+    )
+    button(app, "Train").click().run()
+    job = run_to_the_end(app)
+    assert job.snapshot.result.trained.outcome == "diverged" or job.snapshot.result.trained.advice
+    assert app.warning
+    button(app, "Try again with a step size of 0.007").click().run()
+    again = run_to_the_end(app)
+    assert again.config.learning_rate == 0.007
+    assert not app.warning
+
+
+def test_a_run_that_is_gone(open_page, no_data):
+    app = open_page("train", {"run": "0000abcd"})
+    assert says(app, "no longer kept")
+    assert says(app, "How the model in use learned")
+
+
+def test_the_step_size_is_shown_on_demand(open_page, waiting, no_data):
+    app = open_page("train")
+    job, go = waiting
+    go.set()
+    state.jobs().start(job).wait(30)
+    app.session_state["_run"] = job.id
+    run_to_the_end(app)
+    before = len(app.get("vega_lite_chart") or app.get("arrow_vega_lite_chart"))
+    app.toggle(key="step_size").set_value(True).run()
+    assert len(app.get("vega_lite_chart") or app.get("arrow_vega_lite_chart")) == before + 1
