@@ -11,9 +11,11 @@ import time
 import urllib.request
 
 import pytest
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import ConsoleMessage, expect, sync_playwright
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+expect.set_options(timeout=30_000)  # a busy machine with two cores draws 3D in software
+
 # A quiet browser: no sandbox (tests may run as root), nothing of its own to fetch, 3D drawn in software.
 FLAGS = [
     *(
@@ -29,13 +31,17 @@ FLAGS = [
 
 
 @pytest.fixture(scope="session")
-def app_url():
-    """Start the app on a free port and wait until it is healthy."""
+def app_url(tmp_path_factory):
+    """Start the app on a free port, with models of its own, and wait until it is healthy."""
+    models = tmp_path_factory.mktemp("browser") / "models"
+    shutil.copytree("models", models)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "streamlit", "run", "streamlit_app.py", "--server.port", str(port), "--server.headless", "true"]
-    server = subprocess.Popen([*command, "--server.address", "127.0.0.1"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    command += ["--server.address", "127.0.0.1"]
+    environment = os.environ | {"CFREC_MODELS": str(models)}
+    server = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     url = f"http://127.0.0.1:{port}"
     try:
         for _ in range(150):
@@ -63,6 +69,12 @@ def chromium():
         browser.close()
 
 
+def _is_probe(message: ConsoleMessage) -> bool:
+    """Opened at the address of a page, Streamlit asks below that address for its server first, and gets a 404."""
+    url = message.location["url"]
+    return "404" in message.text and url.endswith(("/_stcore/health", "/_stcore/host-config"))
+
+
 @pytest.fixture
 def open_page(chromium, app_url):
     """Open the app; afterwards: no console error, no exception box, and no request that left this host."""
@@ -71,15 +83,18 @@ def open_page(chromium, app_url):
     def opener(path: str = "", *, width: int = 1280, height: int = 800, scheme: str = "light"):
         page = chromium.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
         page.problems = []
-        page.on("console", lambda m: page.problems.append(m.text) if m.type == "error" else None)
+        page.on("console", lambda m: page.problems.append(f"{m.text} {m.location}") if m.type == "error" and not _is_probe(m) else None)
         page.on("request", lambda r: None if r.url.startswith((app_url, "data:", "blob:")) else page.problems.append(r.url))
         page.on("websocket", lambda w: None if w.url.startswith(app_url.replace("http", "ws")) else page.problems.append(w.url))
         pages.append(page)
         page.goto(app_url + path)
+        expect(page.get_by_test_id("stMain").get_by_role("heading").first).to_be_visible()
         return page
 
     yield opener
     for page in pages:
+        if page.is_closed():
+            continue
         assert page.problems == []
         assert page.locator("[data-testid=stException]").count() == 0
         page.close()

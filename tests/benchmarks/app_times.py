@@ -1,0 +1,125 @@
+"""How soon the app answers, by the browser's clock, beside a one-line app on the same machine.
+
+    python tests/benchmarks/app_times.py
+
+From ``streamlit run`` to healthy and to the first page drawn; then page switches of a single visitor, from the click until the
+page's heading and its main content are there.
+"""
+
+from __future__ import annotations
+
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from playwright.sync_api import Page, sync_playwright
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "browser"))
+from conftest import CHROMIUM, FLAGS  # the same browser as in the tests
+
+HELLO = 'import streamlit as st\n\nst.title("Hello")\nst.write("world")\n'
+RUNS, ROUNDS = 5, 6
+PAGES = {  # name in the navigation -> heading, and the content that has to be there
+    "Train": ("Train it yourself", "[data-testid=stVegaLiteChart] svg"),
+    "Good and bad films": ("Good and bad films", "[data-testid=stVegaLiteChart] svg"),
+    "Map": ("The map of films", ".js-plotly-plot .main-svg"),
+    "Similar films": ("Similar films", "[data-testid=stTextInput]"),
+    "Models": ("Models", "[data-testid=stDataFrame]"),
+    "How it works": ("How it works", "[data-testid=stVegaLiteChart] svg"),
+    "Start": ("See what a recommender learned", "[data-testid=stMetric]"),
+}
+SWITCH = """([name, heading, content]) => new Promise(done => {
+    const link = [...document.querySelectorAll('a')].find(a => a.innerText.trim() === name);
+    const begin = performance.now();
+    link.click();
+    const look = () => {
+        const main = document.querySelector('[data-testid=stMain]');
+        const there = [...main.querySelectorAll('h1')].some(h => h.innerText.includes(heading)) && main.querySelector(content);
+        if (there) done(performance.now() - begin); else requestAnimationFrame(look);
+    };
+    requestAnimationFrame(look);
+})"""
+
+
+@contextmanager
+def serve(script: str) -> Iterator[tuple[str, float]]:
+    """Run an app; gives its address and the moment of its start."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "streamlit", "run", script, "--server.port", str(port), "--server.headless", "true"]
+    began = time.perf_counter()
+    server = subprocess.Popen([*command, "--server.address", "127.0.0.1"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        yield f"http://127.0.0.1:{port}", began
+    finally:
+        server.terminate()
+        server.wait(10)
+
+
+def wait_until_healthy(url: str) -> None:
+    """Come back as soon as the server answers."""
+    while True:
+        try:
+            urllib.request.urlopen(f"{url}/_stcore/health", timeout=1)
+            return
+        except OSError:
+            time.sleep(0.01)
+
+
+def first_page(page: Page, script: str, drawn: str) -> tuple[float, float]:
+    """Seconds from ``streamlit run`` to healthy, and to the first page drawn."""
+    with serve(script) as (url, began):
+        wait_until_healthy(url)
+        healthy = time.perf_counter() - began
+        page.goto(url, wait_until="commit")
+        page.locator(drawn).first.wait_for()
+        return healthy, time.perf_counter() - began
+
+
+def switches(page: Page) -> dict[str, list[float]]:
+    """Milliseconds of each page switch, the first of each (which imports and fills caches) apart."""
+    times: dict[str, list[float]] = {name: [] for name in PAGES}
+    with serve("streamlit_app.py") as (url, _):
+        wait_until_healthy(url)
+        page.goto(url)
+        page.locator("[data-testid=stMetric]").first.wait_for()
+        page.wait_for_timeout(8000)  # the warm-up
+        for _ in range(ROUNDS + 1):
+            for name, (heading, content) in PAGES.items():
+                times[name].append(page.evaluate(SWITCH, [name, heading, content]))
+                page.wait_for_timeout(600)
+    return times
+
+
+def main() -> None:
+    """Measure and print."""
+    with sync_playwright() as playwright, tempfile.TemporaryDirectory() as folder:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        page = browser.new_page(viewport={"width": 1280, "height": 900})
+        hello = Path(folder) / "hello.py"
+        hello.write_text(HELLO)
+        pairs = [
+            (first_page(page, str(hello), "[data-testid=stMarkdown]"), first_page(page, "streamlit_app.py", "[data-testid=stMetric]"))
+            for _ in range(RUNS)
+        ]
+        for k, what in enumerate(("healthy", "first page drawn")):
+            ours, theirs = (statistics.median(pair[who][k] for pair in pairs) for who in (1, 0))
+            print(f"{what:18} {ours:5.2f} s   hello world {theirs:5.2f} s")
+        times = switches(page)
+        browser.close()
+    later = sorted(ms for each in times.values() for ms in each[1:])
+    for name, each in times.items():
+        print(f"{name:18} first {each[0]:5.0f} ms   then {statistics.median(each[1:]):5.0f} ms, at most {max(each[1:]):5.0f} ms")
+    print(f"all switches       median {statistics.median(later):.0f} ms, p95 {later[int(0.95 * (len(later) - 1))]:.0f} ms, n {len(later)}")
+
+
+if __name__ == "__main__":
+    main()

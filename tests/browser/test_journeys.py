@@ -1,0 +1,290 @@
+"""What people come for, from the first click to the last, in a real browser."""
+
+import re
+
+import pytest
+from playwright.sync_api import expect
+
+pytestmark = pytest.mark.browser
+
+CHART = "[data-testid=stVegaLiteChart][aria-label*='average miss by round']"
+NEIGHBOURS = "[data-testid=stProgress]"
+
+
+def go_to(page, name):
+    """Switch to another page in the navigation."""
+    page.get_by_role("link", name=name, exact=True).first.click()
+
+
+def films(page):
+    """Titles of the neighbours on the page of similar films."""
+    expect(page.get_by_role("button", name="Show similar").first).to_be_visible()
+    expect(page.get_by_test_id("stStatusWidget")).to_have_count(0)
+    return page.locator("[data-testid=stMain] strong").all_inner_texts()
+
+
+def make_csv(tmp_path, n_users=300, n_movies=120, n_ratings=30_000, seed=0):
+    """Ratings with three tastes, large enough that training can be watched."""
+    import numpy as np
+
+    rng = np.random.default_rng(seed)
+    pairs = rng.choice(n_users * n_movies, n_ratings, replace=False)
+    users, movies = pairs // n_movies, pairs % n_movies
+    stars = np.where(users % 3 == movies % 3, 5, 2) - (rng.random(n_ratings) < 0.3)
+    rows = [f"{u},{m},Film {m} (19{m % 80 + 10}),{s}" for u, m, s in zip(users, movies, stars, strict=True)]
+    path = tmp_path / "my ratings.csv"
+    path.write_text("user,movie,title,rating\n" + "\n".join(rows))
+    return path
+
+
+def upload(page, path):
+    choose(page, "Ratings to learn from", "A file of your own")
+    page.get_by_test_id("stFileUploaderDropzoneInput").set_input_files(path)
+    expect(page.get_by_text("ratings by 300 people of 120 films")).to_be_visible()
+
+
+def choose(page, label, option):
+    page.get_by_role("combobox", name=label).click()
+    page.get_by_role("option", name=option, exact=True).click()
+
+
+def set_number(page, label, value):
+    field = page.get_by_label(label, exact=True).first
+    field.fill(str(value))
+    field.press("Enter")
+
+
+def train(page):
+    button = page.get_by_role("button", name="Train", exact=True)
+    expect(button).to_be_enabled()
+    button.click()
+
+
+def test_search_wander_and_return(open_page):
+    page = open_page()
+    page.get_by_role("link", name="Find films").click()
+    page.get_by_label("Search for a film").press_sequentially("godfahter", delay=60)
+    page.get_by_role("button", name="The Godfather (1972)").click()
+    expect(page.get_by_role("heading", name="The Godfather (1972)")).to_be_visible()
+    expect(page).to_have_url(re.compile(r"film=127"))
+    first = films(page)[0]
+    page.get_by_role("button", name="Show similar").first.click()
+    expect(page.get_by_role("heading", name=first)).to_be_visible()
+    page.get_by_role("button", name="The Godfather (1972)").first.click()
+    expect(page.get_by_role("heading", name="The Godfather (1972)")).to_be_visible()
+
+
+def test_what_was_chosen_survives_a_page_change_and_a_reload(open_page):
+    page = open_page("/similar?film=50")
+    choose(page, "Genre", "Comedy")
+    expect(page).to_have_url(re.compile(r"genre=Comedy"))
+    chosen = films(page)
+    go_to(page, "Map")
+    expect(page.get_by_role("heading", name="Star Wars (1977)")).to_be_visible()
+    go_to(page, "Similar films")
+    assert films(page) == chosen
+    page.reload()
+    assert films(page) == chosen
+
+
+def test_train_stop_accept_and_undo(open_page, ml_100k):
+    page = open_page("/similar?film=50")
+    before = films(page)
+    go_to(page, "Train")
+    page.get_by_text("Seed", exact=True).click()
+    train(page)
+    labels = set()
+    expect(page.get_by_text(re.compile(r"round [4-9] of 30"))).to_be_visible()
+    labels.add(page.locator(CHART).get_attribute("aria-label"))
+    expect(page.get_by_text(re.compile(r"round (6|7|8|9|1\d) of 30"))).to_be_visible()
+    labels.add(page.locator(CHART).get_attribute("aria-label"))
+    assert len(labels) == 2  # the chart has grown
+    page.get_by_role("button", name="Stop and keep the best").click()
+    expect(page.get_by_text("Stopped after")).to_be_visible()
+    page.get_by_role("button", name="Use this model").click()
+    expect(page.get_by_text("In use now, and stored as")).to_be_visible()
+    go_to(page, "Similar films")
+    assert films(page) != before
+    go_to(page, "Train")
+    page.get_by_role("button", name="Undo").click()
+    expect(page.get_by_role("button", name="Use this model")).to_be_visible()
+    go_to(page, "Similar films")
+    assert films(page) == before
+
+
+def test_a_short_run_is_drawn_round_by_round(open_page, tmp_path):
+    page = open_page("/train")
+    upload(page, make_csv(tmp_path))
+    page.get_by_text("Quick", exact=True).click()
+    page.get_by_text("Advanced: every setting").click()
+    set_number(page, "Rounds", 8)
+    expect(page.get_by_text("Changed from the recipe: Rounds.")).to_be_visible()
+    page.evaluate(
+        """() => { window.told = new Set(); setInterval(() => {
+            const chart = document.querySelector("[data-testid=stVegaLiteChart][aria-label*='after round']");
+            if (chart) told.add(chart.getAttribute("aria-label").match(/after round (\\d+)/)[1]);
+        }, 50); }"""
+    )
+    train(page)
+    expect(page.get_by_text("Done after 8 rounds.")).to_be_visible()
+    assert page.evaluate("told.size") >= 4  # the run itself takes less than a blink
+
+
+def test_a_reload_and_a_second_visitor_find_the_run_again(open_page, tmp_path):
+    page = open_page("/train")
+    upload(page, make_csv(tmp_path))
+    page.get_by_text("Seed", exact=True).click()
+    page.get_by_text("Advanced: every setting").click()
+    set_number(page, "Rounds", 400)
+    expect(page.get_by_text("Changed from the recipe: Rounds.")).to_be_visible()
+    train(page)
+    expect(page.get_by_text(re.compile(r"round \d+ of 400"))).to_be_visible()
+    expect(page).to_have_url(re.compile(r"run=[0-9a-f]{8}"))
+    page.reload()
+    expect(page.get_by_text(re.compile(r"round \d+ of 400"))).to_be_visible()
+    other = open_page("/train")  # without the run's address
+    expect(other.get_by_text(re.compile(r"round \d+ of 400"))).to_be_visible()
+    expect(other.get_by_role("button", name="Train", exact=True)).to_be_disabled()
+    page.close()  # the run goes on without the tab that began it
+    round_now = other.get_by_text(re.compile(r"round \d+ of 400")).inner_text()
+    expect(other.get_by_text(round_now)).to_have_count(0)
+    other.get_by_role("button", name="Stop and keep the best").click()
+    expect(other.get_by_text("Stopped after")).to_be_visible()
+
+
+def test_the_live_chart_is_never_drawn_from_nothing(open_page, tmp_path):
+    page = open_page("/train")
+    upload(page, make_csv(tmp_path))
+    page.get_by_text("Balanced", exact=True).click()
+    page.get_by_text("Advanced: every setting").click()
+    set_number(page, "Rounds", 120)
+    expect(page.get_by_text("Changed from the recipe: Rounds.")).to_be_visible()
+    train(page)
+    expect(page.locator(f"{CHART}[aria-label*='after round']")).to_be_visible()
+    page.evaluate(
+        """selector => {
+            const chart = document.querySelector(selector);
+            window.updates = 0;
+            window.remounts = 0;
+            new MutationObserver(() => { window.updates += 1; }).observe(chart, { attributes: true, attributeFilter: ["aria-label"] });
+            const gone = () => { if (!chart.isConnected) window.remounts += 1; };
+            new MutationObserver(gone).observe(document.body, { childList: true, subtree: true });
+        }""",
+        CHART,
+    )
+    page.wait_for_function(
+        "window.updates >= 12 || !document.querySelector('[data-testid=stMain]').innerText.includes('of 120')", timeout=60_000
+    )
+    assert page.evaluate("window.remounts") == 0
+    assert page.evaluate("window.updates") >= 8
+    if page.get_by_role("button", name="Stop and keep the best").count():
+        page.get_by_role("button", name="Stop and keep the best").click()
+    elif page.get_by_role("button", name="Skip to the end").count():
+        page.get_by_role("button", name="Skip to the end").click()
+    expect(page.get_by_role("button", name="Use this model")).to_be_visible()
+
+
+def test_a_bad_file_is_explained_and_a_good_one_trains_and_is_used(open_page, tmp_path):
+    bad = tmp_path / "bad.csv"
+    bad.write_text("user,movie,rating\n1,2,3\n1,3,many\n")
+    page = open_page("/train")
+    choose(page, "Ratings to learn from", "A file of your own")
+    page.get_by_test_id("stFileUploaderDropzoneInput").set_input_files(bad)
+    expect(page.get_by_text("bad.csv, line 3")).to_be_visible()
+    page.get_by_test_id("stFileUploaderDropzoneInput").set_input_files(make_csv(tmp_path))
+    expect(page.get_by_text("ratings by 300 people of 120 films")).to_be_visible()
+    page.get_by_text("Quick", exact=True).click()
+    train(page)
+    page.get_by_label("Name to store it under").fill("my films")
+    page.get_by_label("Name to store it under").press("Enter")
+    page.get_by_role("button", name="Use this model").click()
+    expect(page.get_by_text("In use now, and stored as “my films”")).to_be_visible()
+    go_to(page, "Start")
+    expect(page.get_by_text("my ratings.csv").first).to_be_visible()
+    go_to(page, "Similar films")
+    page.get_by_label("Search for a film").press_sequentially("film 5", delay=60)
+    expect(page.get_by_role("button", name="Film 5 (1915)", exact=True)).to_be_visible()
+
+
+# Where a row of the map is on the screen: the scene's own projection.
+PLACE = """row => {
+    const plot = document.querySelector('.js-plotly-plot'), scene = plot._fullLayout.scene._scene;
+    const trace = plot._fullData.find(t => t.mode === 'markers' && Array.from(t.customdata).includes(row));
+    const k = Array.from(trace.customdata).indexOf(row), s = scene.dataScale, camera = scene.glplot.cameraParams;
+    const times = (m, v) => [0, 1, 2, 3].map(i => m[i] * v[0] + m[4 + i] * v[1] + m[8 + i] * v[2] + m[12 + i] * v[3]);
+    const here = [trace.x[k] * s[0], trace.y[k] * s[1], trace.z[k] * s[2], 1];
+    const p = times(camera.projection, times(camera.view, times(camera.model, here)));
+    const box = scene.glplot.canvas.getBoundingClientRect();
+    return [box.left + (p[0] / p[3] + 1) / 2 * box.width, box.top + (1 - p[1] / p[3]) / 2 * box.height];
+}"""
+EYE = "() => Object.values(document.querySelector('.js-plotly-plot')._fullLayout.scene._scene.getCamera().eye).map(v => +v.toFixed(4))"
+HOVERED = "() => document.querySelector('.js-plotly-plot .hoverlayer')?.textContent ?? ''"
+
+
+def drawn_map(page):
+    expect(page.locator(".js-plotly-plot .main-svg").first).to_be_visible()
+    page.wait_for_function("document.querySelector('.js-plotly-plot')?._fullLayout?.scene?._scene?.glplot?.cameraParams !== undefined")
+    expect(page.get_by_test_id("stStatusWidget")).to_have_count(0)
+
+
+def hover(page, row, title):
+    """Move over a point until the map says which it is."""
+    for _ in range(20):
+        x, y = page.evaluate(PLACE, row)
+        page.mouse.move(x - 4, y - 4)
+        page.wait_for_timeout(150)
+        page.mouse.move(x, y)
+        page.wait_for_timeout(350)
+        if title in page.evaluate(HOVERED):
+            return
+    pytest.fail(f"the map never named {title}")
+
+
+def turn(page):
+    box = page.locator(".js-plotly-plot").bounding_box()
+    x, y = box["x"] + box["width"] * 0.8, box["y"] + box["height"] * 0.8
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x - 90, y - 30, steps=6)
+    page.mouse.up()
+
+
+def test_a_click_in_space_picks_a_film_and_the_camera_stays(open_page):
+    page = open_page("/map", height=1000)
+    drawn_map(page)
+    start = page.evaluate(EYE)
+    turn(page)
+    page.wait_for_function(f"JSON.stringify(({EYE})()) !== '{str(start).replace(' ', '')}'")
+    turned = page.evaluate(EYE)
+    page.wait_for_timeout(800)
+    hover(page, 5, "The English Patient")
+    page.mouse.down()
+    page.mouse.up()
+    expect(page.get_by_role("heading", name="The English Patient (1996)")).to_be_visible()
+    drawn_map(page)
+    assert page.evaluate(EYE) == turned
+    choose(page, "Colour by", "Year")
+    expect(page).to_have_url(re.compile("colour=Year"))
+    drawn_map(page)
+    assert page.evaluate(EYE) == turned
+
+
+def test_a_click_on_the_flat_map_picks_a_film(open_page):
+    page = open_page("/map?view=2D", height=1000)
+    expect(page.locator(".js-plotly-plot .scatterlayer .point").first).to_be_visible()
+    page.wait_for_timeout(1000)
+    place = """() => {
+        const plot = document.querySelector('.js-plotly-plot'), box = plot.getBoundingClientRect();
+        const trace = plot._fullData.find(t => t.mode === 'markers' && Array.from(t.customdata).includes(0));
+        const k = Array.from(trace.customdata).indexOf(0), { xaxis: x, yaxis: y } = plot._fullLayout;
+        return [box.left + x._offset + x.d2p(trace.x[k]), box.top + y._offset + y.d2p(trace.y[k])];
+    }"""
+    page.mouse.click(*page.evaluate(place))
+    expect(page.get_by_role("heading", name="Star Wars (1977)")).to_be_visible()
+
+
+def test_on_a_phone_the_map_is_flat_until_the_visitor_says_otherwise(open_page):
+    page = open_page("/map", width=390)
+    expect(page.locator(".js-plotly-plot .scatterlayer").first).to_be_visible()
+    page.get_by_role("radio", name="3D").or_(page.get_by_role("button", name="3D")).first.click()
+    drawn_map(page)
