@@ -4,8 +4,6 @@ from pathlib import Path
 
 import streamlit as st
 
-from cfrec.warm import warm_up
-
 IMAGES = Path(__file__).parent / "app_pages" / "images"
 PAGES = {  # file -> title
     "start": "Start",
@@ -17,10 +15,19 @@ PAGES = {  # file -> title
     "about": "How it works",
 }
 
+
+@st.cache_resource
+def warm_up() -> object:
+    """Once, after the first page is drawn: begin to import what the others need."""
+    from cfrec.warm import warm_up
+
+    return warm_up()
+
+
 st.set_page_config(page_title="cfrec", page_icon=str(IMAGES / "icon.svg"), layout="wide")
 st.logo(str(IMAGES / "logo.svg"), size="large")
-st.cache_resource(warm_up)()
 page = st.navigation(
     [st.Page(f"app_pages/{name}.py", title=title, default=name == "start") for name, title in PAGES.items()], position="top"
 )
 page.run()
+warm_up()

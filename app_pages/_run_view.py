@@ -13,7 +13,7 @@ from app_pages import _state as state
 from app_pages import _story as story
 from app_pages import _words as words
 from cfrec.jobs import READING, JobSnapshot, TrainingJob
-from cfrec.plots import learning_rate_chart, loss_chart, loss_points
+from cfrec.plots import learning_rate_chart, loss_drawing, loss_points
 from cfrec.trained import EpochMetrics
 
 POLL = 0.25  # seconds between updates
@@ -108,7 +108,7 @@ def _chart(job: TrainingJob, now: JobSnapshot, history: Sequence[EpochMetrics], 
         if history
         else "no round yet"
     )
-    drawing = loss_chart(points, job.config.epochs, top)
+    drawing = loss_drawing(job.config.epochs, top)
     show.chart(drawing, points, "losses", alt=f"Line chart of the average miss by round: {latest}", columns=CHART_COLUMNS)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from typing import TYPE_CHECKING, Any, Literal
 
 import streamlit as st
@@ -89,7 +90,7 @@ def as_table(data: pandas.DataFrame, name: str, *, columns: Mapping[str, Any] | 
 
 
 def chart(
-    drawing: altair.TopLevelMixin,
+    drawing: altair.TopLevelMixin | dict[str, Any],
     data: pandas.DataFrame,
     name: str,
     *,
@@ -97,11 +98,14 @@ def chart(
     columns: Mapping[str, Any] | None = None,
     on_select: Callable[[], None] | Literal["ignore"] = "ignore",
 ) -> None:
-    """A chart, what it shows in words for those who cannot see it, and its table.
+    """A chart, what it shows in words for those who cannot see it, and its table. A Vega-Lite drawing (a dict) draws ``data``.
 
     ``on_select`` is called when a mark is clicked, and finds it in ``st.session_state[f"chart-{name}"]["selection"]``.
     """
-    st.altair_chart(drawing, alt=alt, key=f"chart-{name}", on_select=on_select)
+    if isinstance(drawing, dict):
+        st.vega_lite_chart(data, deepcopy(drawing), alt=alt, key=f"chart-{name}", on_select=on_select)
+    else:
+        st.altair_chart(drawing, alt=alt, key=f"chart-{name}", on_select=on_select)
     as_table(data, name, columns=columns)
 
 

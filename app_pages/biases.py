@@ -87,7 +87,7 @@ def show_nothing(trained: cfrec.TrainedModel, chosen: dict[str, Any]) -> None:
             st.button("Take away all filters", on_click=loosen_all, key="loosen-all")
 
 
-def show_ends(films: pandas.DataFrame, order: str, top: int, scale: tuple[float, float, float]) -> None:
+def show_ends(films: pandas.DataFrame, order: str, top: int, scale: tuple[float, float, float], version: str) -> None:
     """The films at either end of the list, beside each other."""
     ends = [films.head(min(top, (len(films) + 1) // 2)), films.tail(min(top, len(films) // 2))[::-1]]
     domains = dumbbell_domains([end for end in ends if not end.empty], scale[:2])
@@ -101,7 +101,13 @@ def show_ends(films: pandas.DataFrame, order: str, top: int, scale: tuple[float,
                 f"popularity score {words.stars(first['stars'])}, plain average {words.stars(first['mean_rating'])}, "
                 f"{words.plural(first['n_ratings'], 'rating')}"
             )
-            show.chart(bias_dumbbells(end, domain, ink=show.ink()), end[COLUMNS], f"{what.replace(' ', '-')}-films", alt=alt)
+            show.drawn_once(
+                partial(bias_dumbbells, end, domain, ink=show.ink()),
+                end[COLUMNS],
+                f"{what.replace(' ', '-')}-films",
+                version=f"{version} {domain} {end['movie_id'].tolist()}",
+                alt=alt,
+            )
     st.caption(
         "●\u00a0filled: popularity score, what the network learned · ○\u00a0hollow: plain average of the stars · "
         "the line between: how far the network moved away from the average. "
@@ -192,7 +198,7 @@ def main() -> None:
     if films.empty:
         show_nothing(trained, chosen)
     else:
-        show_ends(films, order, top, trained.scale)
+        show_ends(films, order, top, trained.scale, trained.version)
     explain_few_votes(trained, biases)
     if not around.empty:
         show_all(trained, around.assign(shown=shown), chosen)

@@ -1,12 +1,8 @@
 """The start page: what this is, where to go, the model in use, and the data it learned from."""
 
-import streamlit as st
+from functools import partial
 
-import cfrec
-from app_pages import _show as show
-from app_pages import _state as state
-from app_pages import _words as words
-from cfrec.plots import bars
+import streamlit as st
 
 CARDS = (
     ("similar", "Find similar films", "Type a title and see what the same people loved.", ":material/search: Find films"),
@@ -26,6 +22,21 @@ def show_cards() -> None:
             st.subheader(heading, anchor=False)
             st.write(text)
             st.page_link(f"app_pages/{page}.py", label=f"**{label}**")
+
+
+st.title("See what a recommender learned", anchor=False)
+st.markdown(
+    "A small network was shown nothing but **who rated which film with how many stars**. From that alone it worked out "
+    "which films are good in themselves, which are alike, and what a person will think of a film not seen yet."
+)
+show_cards()
+
+# Imported only now: in a new server this takes 0.4 s, in which the above is already there to be read.
+import cfrec  # noqa: E402
+from app_pages import _show as show  # noqa: E402
+from app_pages import _state as state  # noqa: E402
+from app_pages import _words as words  # noqa: E402
+from cfrec.plots import bars  # noqa: E402
 
 
 def show_model(trained: cfrec.TrainedModel) -> None:
@@ -66,9 +77,9 @@ def show_ratings(ratings: cfrec.Ratings) -> None:
     st.markdown("**How many stars people give**")
     histogram = ratings.histogram()
     most = histogram.loc[histogram["n_ratings"].idxmax()]
-    drawing = bars(histogram, "stars", "n_ratings", x_title="Stars", y_title="Ratings")
+    draw = partial(bars, histogram, "stars", "n_ratings", x_title="Stars", y_title="Ratings")
     alt = f"Bar chart: {most['stars']:g} stars are given most often, {most['n_ratings']:,.0f} times"
-    show.chart(drawing, histogram, "stars-given", alt=alt, columns={"stars": "Stars"})
+    show.drawn_once(draw, histogram, "stars-given", version=str(ratings.fingerprint()), alt=alt, columns={"stars": "Stars"})
     st.markdown("**The first ratings: all that the network is shown**")
     show.table(ratings.head(5), "first-ratings", alt="The first five ratings: person, film, stars")
 
@@ -76,18 +87,12 @@ def show_ratings(ratings: cfrec.Ratings) -> None:
 def show_without_ratings(trained: cfrec.TrainedModel) -> None:
     st.markdown("**How well films are liked on average**")
     histogram = cfrec.mean_rating_histogram(trained)
-    drawing = bars(histogram, "stars", "films", x_title="Plain average, stars", y_title="Films")
+    draw = partial(bars, histogram, "stars", "films", x_title="Plain average, stars", y_title="Films")
     alt = f"Bar chart of films by their average: most, {histogram['films'].max():,}, lie in one step of half a star"
-    show.chart(drawing, histogram, "film-averages", alt=alt, columns={"stars": "Stars", "films": "Films"})
+    show.drawn_once(draw, histogram, "film-averages", version=trained.version, alt=alt, columns={"stars": "Stars", "films": "Films"})
     st.caption("The single ratings may not be passed on with cfrec. Train once on the Train page, and they are fetched and shown here.")
 
 
-st.title("See what a recommender learned", anchor=False)
-st.markdown(
-    "A small network was shown nothing but **who rated which film with how many stars**. From that alone it worked out "
-    "which films are good in themselves, which are alike, and what a person will think of a film not seen yet."
-)
-show_cards()
 model = state.model_in_use()
 show_model(model)
 show_data(model)

@@ -10,7 +10,7 @@ from app_pages import _state as state
 from app_pages import _train_form as form
 from app_pages import _words as words
 from cfrec.jobs import TrainingJob, runs_table
-from cfrec.plots import loss_chart, loss_points
+from cfrec.plots import loss_drawing, loss_points
 
 RUN_COLUMNS = {
     "run": None,
@@ -78,7 +78,7 @@ def show_how_it_learned(trained: cfrec.TrainedModel) -> None:
     top = 1.02 * float(points["stars"].max())
     st.markdown(f"**How the model in use learned** ({trained.source.title}, recipe “{trained.config.recipe}”)")
     alt = f"Line chart of the average miss by round; the best is round {trained.best_epoch} with {trained.metrics['rmse']:.3f} stars"
-    show.chart(loss_chart(points, len(trained.history), top), points, "losses-in-use", alt=alt, columns=run_view.CHART_COLUMNS)
+    show.chart(loss_drawing(len(trained.history), top), points, "losses-in-use", alt=alt, columns=run_view.CHART_COLUMNS)
     st.caption(
         "Each round it goes through all the ratings, guesses each, and corrects its numbers a little. Press Train to watch a new one."
     )

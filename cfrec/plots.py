@@ -7,7 +7,8 @@ their dashes, and are labelled where they end.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -77,6 +78,13 @@ def loss_chart(points: pd.DataFrame, epochs: int, top: float, *, height: int = 3
         .mark_text(**label | {"dy": 15})
         .encode(x=x, y=y, color=colour, text="label:N"),
     ).properties(height=height)
+
+
+@lru_cache(maxsize=64)
+def loss_drawing(epochs: int, top: float) -> dict[str, Any]:
+    """``loss_chart`` without its points, as Vega-Lite: to be drawn again and again. Read-only: it is made once for each pair."""
+    spec: dict[str, Any] = loss_chart(loss_points([], [], {}), epochs, top).to_dict()
+    return {name: part for name, part in spec.items() if name not in ("data", "datasets")}
 
 
 def loss_points(history: Sequence[EpochMetrics], before: Sequence[EpochMetrics], baselines: Mapping[str, float]) -> pd.DataFrame:

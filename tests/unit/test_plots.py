@@ -52,6 +52,13 @@ def test_the_loss_chart_is_the_same_drawing_for_other_points():
     assert "'domainMax': 1.3" in specs[0]
 
 
+def test_the_loss_drawing_is_the_loss_chart_without_its_points():
+    chart = plots.loss_chart(plots.loss_points(history((1.0, 1.0)), [], {"a": 1.2}), 5, 1.3).to_dict()
+    drawing = plots.loss_drawing(5, 1.3)
+    assert drawing == {name: part for name, part in chart.items() if name not in ("data", "datasets")}
+    assert {"layer", "height"} <= drawing.keys()
+
+
 def test_lines_differ_in_colour_and_in_dashes():
     spec = plots.loss_chart(plots.loss_points(history((1, 1)), [], {}), 5, 1.3).to_dict()
     line = next(layer for layer in spec["layer"] if layer["mark"]["type"] == "line")
