@@ -29,5 +29,7 @@ st.logo(str(IMAGES / "logo.svg"), size="large")
 page = st.navigation(
     [st.Page(f"app_pages/{name}.py", title=title, default=name == "start") for name, title in PAGES.items()], position="top"
 )
-page.run()
-warm_up()
+try:
+    page.run()
+finally:  # a page may end itself early, and one waits for this
+    warm_up()

@@ -26,7 +26,10 @@ _GENRE_MARKS = tuple(  # gold is for neighbours, grey for what is left; in space
 )
 _N_LIT_LABELS = 6  # more would hide one another
 _PICKED = "#C2185B"
-_EYE = {"eye": {"x": 1.15, "y": 1.15, "z": 0.8}}  # nearer than Plotly's own, which leaves two thirds of the box empty
+_EYE = {
+    "eye": {"x": 1.2, "y": 1.2, "z": 0.8},
+    "center": {"x": 0, "y": 0, "z": -0.12},
+}  # nearer than Plotly's own, which leaves two thirds of the box empty
 
 
 @dataclass(frozen=True)

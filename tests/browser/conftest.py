@@ -61,11 +61,12 @@ def app_url(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def chromium():
+    """A browser's context: its cache is shared by all tests, and each page in it is a visitor of its own."""
     if not CHROMIUM:
         pytest.skip("no Chromium here: install it (Debian: apt-get install chromium) or set CHROMIUM to its path")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
+        yield browser.new_context()
         browser.close()
 
 
@@ -81,7 +82,9 @@ def open_page(chromium, app_url):
     pages = []
 
     def opener(path: str = "", *, width: int = 1280, height: int = 800, scheme: str = "light"):
-        page = chromium.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
+        page = chromium.new_page()
+        page.set_viewport_size({"width": width, "height": height})
+        page.emulate_media(color_scheme=scheme)
         page.problems = []
         page.on("console", lambda m: page.problems.append(f"{m.text} {m.location}") if m.type == "error" and not _is_probe(m) else None)
         page.on("request", lambda r: None if r.url.startswith((app_url, "data:", "blob:")) else page.problems.append(r.url))
@@ -93,8 +96,8 @@ def open_page(chromium, app_url):
 
     yield opener
     for page in pages:
+        assert page.problems == []
         if page.is_closed():
             continue
-        assert page.problems == []
         assert page.locator("[data-testid=stException]").count() == 0
         page.close()
