@@ -117,6 +117,14 @@ def _is_ours(folder: Path) -> bool:
         return False
 
 
+def _is_stored(place: Path) -> bool:
+    """Whether there is a model at this very place, not a link to one."""
+    try:
+        return not place.is_symlink() and _is_ours(_where(place))
+    except OSError:  # what it lies in may not be looked into
+        return False
+
+
 @contextmanager
 def _one_writer(folder: Path) -> Iterator[None]:
     """Let one process or thread at a time change a folder of models; first finish what a killed one had begun."""
@@ -252,7 +260,7 @@ def _entry(path: Path) -> StoredModel:
 def delete_model(folder: str | Path) -> None:
     """Remove a model from disk. Raises ModelError where there is none, or it cannot be removed: then it is left whole."""
     place = Path(folder)
-    if place.is_symlink() or not _is_ours(_where(place)):
+    if not _is_stored(place):
         raise ModelError(f"There is no model in {folder}.")
     with _one_writer(place):
         gone = Path(tempfile.mkdtemp(prefix=f".{place.name}{_GONE}", dir=place.parent))
@@ -264,7 +272,7 @@ def rename_model(folder: str | Path, name: str) -> Path:
     """Give a stored model another name beside it; returns its new place. Raises ModelError: there is none, or the name is taken."""
     place = Path(folder)
     new = model_folder(place.parent, name)
-    if place.is_symlink() or not _is_ours(_where(place)):
+    if not _is_stored(place):
         raise ModelError(f"There is no model in {folder}.")
     with _one_writer(place):
         if new.exists() or _hidden_old(new).exists():

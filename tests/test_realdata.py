@@ -44,6 +44,7 @@ def test_the_data_is_what_it_should_be(ml_100k):
     assert ml_100k.movies["genres"][0] == "Animation|Children's|Comedy"
 
 
+@pytest.mark.slow
 def test_the_seed_recipe_gives_the_post_s_figure_and_findings(seed_model):
     assert seed_model.metrics["mse"] <= 0.835
     disney = {"Dumbo (1941)", "Pinocchio (1940)", "Fantasia (1940)", "Cinderella (1950)", "Winnie the Pooh and the Blustery Day (1968)"}

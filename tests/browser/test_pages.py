@@ -30,7 +30,7 @@ def settle(page, name):
 
 
 @pytest.mark.parametrize("name", PAGES)
-@pytest.mark.parametrize(("width", "scheme"), [(390, "dark"), (1920, "light")])
+@pytest.mark.parametrize(("width", "scheme"), [(390, "dark"), pytest.param(1920, "light", marks=pytest.mark.slow)])
 def test_a_page_fits_its_window_in_its_theme_and_says_what_its_charts_show(open_page, name, width, scheme):
     page = open_page(f"/{name}{QUERY.get(name, '')}", width=width, scheme=scheme)
     settle(page, name)
@@ -55,6 +55,7 @@ def test_the_pages_are_reached_with_the_keyboard(open_page):
     expect(page.get_by_role("heading", name="Similar films")).to_be_visible()
 
 
+@pytest.mark.slow
 def test_screenshots_for_the_readme(open_page, tmp_path):
     """``CFREC_SCREENSHOTS=.github/images pytest tests/browser -k screenshots`` makes README's pictures; else one is tried."""
     wanted = os.environ.get("CFREC_SCREENSHOTS")
