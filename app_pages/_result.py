@@ -63,9 +63,8 @@ def _figures(new: cfrec.TrainedModel, current: cfrec.TrainedModel) -> None:
             delta_arrow="off" if shown == "no change" else "auto",
             help=word.help,
             border=True,
-            height="stretch",
         )
-        st.metric("Current model", f"{current.metrics['rmse']:.3f} stars", help="Its average miss.", border=True, height="stretch")
+        st.metric("Current model", f"{current.metrics['rmse']:.3f} stars", help="Its average miss.", border=True)
         st.metric("Training time", words.duration(new.fit_seconds), border=True, help=f"On {new.device}.")
         rounds = f"{new.best_epoch} of {len(new.history)}"
         st.metric("Best round", rounds, border=True, help=f"It {words.OUTCOMES[new.outcome]}. The numbers of its best round are kept.")
