@@ -29,7 +29,9 @@ def settle(page, name):
     expect(page.get_by_test_id("stSkeleton")).to_have_count(0)
 
 
-@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize(
+    "name", ["", "similar", *(pytest.param(name, marks=pytest.mark.slow) for name in PAGES if name not in ("", "similar"))]
+)
 @pytest.mark.parametrize(("width", "scheme"), [(390, "dark"), pytest.param(1920, "light", marks=pytest.mark.slow)])
 def test_a_page_fits_its_window_in_its_theme_and_says_what_its_charts_show(open_page, name, width, scheme):
     page = open_page(f"/{name}{QUERY.get(name, '')}", width=width, scheme=scheme)

@@ -6,6 +6,7 @@ import time
 import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -26,6 +27,7 @@ GOOD = small_zip()
 @pytest.fixture
 def serve(monkeypatch):
     """A local server in GroupLens' place: serve(body, cut=…) sets the answer; returns the list of requests."""
+    monkeypatch.setattr("pooch.core.time", SimpleNamespace(sleep=lambda _: None))  # before it tries again
     answer, requests = {}, []
 
     class Handler(BaseHTTPRequestHandler):
@@ -45,7 +47,7 @@ def serve(monkeypatch):
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=[0.01], daemon=True).start()
     monkeypatch.setattr(datasets.Dataset, "url", property(lambda self: f"http://127.0.0.1:{server.server_port}/{self.archive}"))
 
     def set_answer(**changes):
