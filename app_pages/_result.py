@@ -16,7 +16,7 @@ from cfrec.export import spreadsheet_safe
 from cfrec.jobs import JobResult, TrainingJob
 from cfrec.packing import pack_model
 from cfrec.plots import calibration_chart, loss_points
-from cfrec.storage import model_folder
+from cfrec.storage import model_folder, model_stamp
 
 _OLD_NEW = {
     "old": st.column_config.NumberColumn("Current, stars", format="%.2f"),
@@ -32,14 +32,19 @@ def show_result(job: TrainingJob, current: cfrec.TrainedModel) -> None:
     if result is None:
         return
     new = result.trained
-    accepted = st.session_state.setdefault("_accepted", {}).get(job.id)
-    before = state.model_before()
-    if before and accepted == state.model_name():
-        current = state.load_stored(before)
+    in_use, before = current.version == new.version, state.model_before()
+    if in_use and before:
+        try:
+            current = state.load_stored(before)
+        except cfrec.CfrecError:
+            before = None  # damaged since: nothing to compare with or to go back to
     with st.container(border=True):
         st.subheader("The new model against the current one", anchor=False)
         _figures(new, current)
-        _decide(job, new)
+        if in_use:
+            _show_in_use(before)
+        else:
+            _decide(job, new)
     changes, guesses, away = st.tabs(["What changed", "Guessed against real", "Take away"])
     with changes:
         _changes(new, current)
@@ -66,20 +71,20 @@ def _figures(new: cfrec.TrainedModel, current: cfrec.TrainedModel) -> None:
         )
         st.metric("Current model", f"{current.metrics['rmse']:.3f} stars", help="Its average miss.", border=True)
         st.metric("Training time", words.duration(new.fit_seconds), border=True, help=f"On {new.device}.")
-        rounds = f"{new.best_epoch} of {len(new.history)}"
+        rounds = f"{new.best_epoch} of {len(new.history)}" if new.history else "none"
         st.metric("Best round", rounds, border=True, help=f"It {words.OUTCOMES[new.outcome]}. The numbers of its best round are kept.")
     if not comparable:
         st.caption("The two were not tested on the same ratings: their misses cannot be compared.")
 
 
+def _show_in_use(before: str | None) -> None:
+    st.success(f"In use now, and stored as “{state.model_name()}”: all pages show this model.", icon=":material/check:")
+    if before:
+        st.button("Undo", on_click=state.undo_use, icon=":material/undo:", key="undo", help=f"Go back to “{before}”.")
+
+
 def _decide(job: TrainingJob, new: cfrec.TrainedModel) -> None:
-    accepted: dict[str, str] = st.session_state["_accepted"]
     kept: set[str] = st.session_state.setdefault("_kept_current", set())
-    if job.id in accepted and state.model_name() == accepted[job.id]:
-        st.success(f"In use now, and stored as “{accepted[job.id]}”: all pages show this model.", icon=":material/check:")
-        if state.model_before():
-            st.button("Undo", on_click=state.undo_use, icon=":material/undo:", key="undo", help=f"Go back to “{state.model_before()}”.")
-        return
     if job.id in kept:
         st.caption("You kept the current model. This run stays in the list below.")
     problem = st.session_state.pop("_save_problem", None)
@@ -87,26 +92,23 @@ def _decide(job: TrainingJob, new: cfrec.TrainedModel) -> None:
         st.error(problem)
     name = st.text_input(
         "Name to store it under",
-        accepted.get(job.id) or f"{job.config.recipe} {datetime.fromtimestamp(job.created, UTC):%Y-%m-%d %H.%M.%S}",
+        f"{job.config.recipe} {datetime.fromtimestamp(job.created, UTC):%Y-%m-%d %H.%M.%S}",
         key=f"name-{job.id}",
         max_chars=64,
     )
     with st.container(horizontal=True):
-        st.button("Use this model", on_click=_accept, args=[job.id, new, name], type="primary", icon=":material/check:", key="accept")
+        st.button("Use this model", on_click=_accept, args=[new, name], type="primary", icon=":material/check:", key="accept")
         st.button("Keep the current one", on_click=kept.add, args=[job.id], key="keep", disabled=job.id in kept)
 
 
-def _accept(job_id: str, new: cfrec.TrainedModel, name: str) -> None:
+def _accept(new: cfrec.TrainedModel, name: str) -> None:
     try:
         folder = model_folder(state.MODELS, name.strip())
-        if not folder.exists():
-            cfrec.save_model(new, folder)
-        elif st.session_state["_accepted"].get(job_id) != folder.name:
-            raise cfrec.CfrecError(f"There is already a model “{folder.name}”. Choose another name.")
+        if model_stamp(folder) is None or state.load_stored(folder.name).version != new.version:
+            cfrec.save_model(new, folder, overwrite=False)
     except cfrec.CfrecError as error:
         st.session_state["_save_problem"] = f"The new model could not be stored. {error}"
         return
-    st.session_state["_accepted"][job_id] = folder.name
     state.use_model(folder.name)
     st.toast(f"All pages show “{folder.name}” now.", icon=":material/check:")
 

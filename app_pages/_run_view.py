@@ -78,16 +78,18 @@ def _draw(job: TrainingJob, before: Sequence[EpochMetrics]) -> None:
 def _progress(job: TrainingJob, now: JobSnapshot, n_drawn: int, over: bool) -> None:
     done, total = now.fetched
     if now.error:
-        st.progress(0.0, f"**{job.title}** · did not finish")
+        st.progress(0.0, f"**{words.plain(job.title)}** · did not finish")
     elif now.phase == READING:
         share = done / total if total else 0.0
         text = f"Downloading · {words.size(done)} of {words.size(total)}" if total else "Reading the ratings …"
-        st.progress(share, f"**{job.title}** · {text}")
+        st.progress(share, f"**{words.plain(job.title)}** · {text}")
     elif over:
         rounds = words.plural(len(now.history), "round")
-        st.progress(1.0, f"**{job.title}** · {rounds} in {words.duration(now.result.trained.fit_seconds) if now.result else '?'}")
+        st.progress(
+            1.0, f"**{words.plain(job.title)}** · {rounds} in {words.duration(now.result.trained.fit_seconds) if now.result else '?'}"
+        )
     else:
-        parts = [f"**{job.title}** · round {min(n_drawn + 1, job.config.epochs)} of {job.config.epochs}"]
+        parts = [f"**{words.plain(job.title)}** · round {min(n_drawn + 1, job.config.epochs)} of {job.config.epochs}"]
         left = job.seconds_left()
         if job.paused:
             parts.append("paused")

@@ -10,6 +10,7 @@ import streamlit as st
 
 import cfrec
 from app_pages import _words as words
+from app_pages._words import plain
 from cfrec.export import spreadsheet_safe
 
 if TYPE_CHECKING:
@@ -157,11 +158,6 @@ def weak_evidence(n_ratings: int) -> None:
 def ink() -> str:
     """The colour of text in charts: a chart does not know whether it is drawn on light or on dark."""
     return "#ECE9E2" if st.context.theme.type == "dark" else "#1B2230"
-
-
-def plain(text: str) -> str:
-    """Text from a data set, for a place that reads Markdown: shown as it is written."""
-    return "".join(f"\\{c}" if c in r"\`*_{}[]()<>#+-.!|~$:" else c for c in text)
 
 
 @st.cache_data(max_entries=8, show_spinner=False)

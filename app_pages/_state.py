@@ -8,6 +8,7 @@ from pathlib import Path
 import streamlit as st
 
 import cfrec
+from app_pages._words import plain
 from cfrec.datasets import DATASETS, find_local
 from cfrec.jobs import JobBoard
 from cfrec.storage import model_folder, model_stamp
@@ -19,7 +20,7 @@ _LARGEST_SHOWN = 2_000_000  # ratings: a data set that is read while a page wait
 
 
 @st.cache_resource(max_entries=4, show_spinner=False)
-def _load(name: str, _stamp: object) -> cfrec.TrainedModel:
+def _load(name: str, stamp: object) -> cfrec.TrainedModel:  # noqa: ARG001  # the cache's key
     return cfrec.load_model(model_folder(MODELS, name))
 
 
@@ -75,8 +76,12 @@ def undo_use() -> str | None:
 
 
 def model_before() -> str | None:
-    """Name of the model that ``undo_use`` goes back to."""
-    return st.session_state.get("_model_before")
+    """Name of the model that ``undo_use`` goes back to; None where there is none, or it has been deleted since."""
+    before: str | None = st.session_state.get("_model_before")
+    try:
+        return before if before and model_stamp(model_folder(MODELS, before)) is not None else None
+    except cfrec.CfrecError:  # it never had a proper name
+        return None
 
 
 def model_in_use() -> cfrec.TrainedModel:
@@ -86,14 +91,14 @@ def model_in_use() -> cfrec.TrainedModel:
         return load_stored(name)
     except cfrec.CfrecError as error:
         problem = error
-    st.error(f"The model “{name}” cannot be shown. {problem}")
+    st.error(f"The model “{plain(name)}” cannot be shown. {plain(str(problem))}")
     if name != SHIPPED:
         st.button("Use the model that ships with cfrec", on_click=use_model, args=[SHIPPED], type="primary")
     st.stop()
 
 
 @st.cache_resource(max_entries=2, show_spinner="Reading the ratings …")
-def _read(name: str, _path: str, _changed: float) -> cfrec.Ratings:
+def _read(name: str, path: str, changed: float) -> cfrec.Ratings:  # noqa: ARG001  # the cache's key
     return cfrec.load_dataset(name)
 
 
@@ -103,6 +108,20 @@ def local_ratings(name: str) -> cfrec.Ratings | None:
     if path is None or DATASETS[name].n_ratings > _LARGEST_SHOWN:
         return None
     return _read(name, str(path), path.stat().st_mtime)
+
+
+def ratings_of(trained: cfrec.TrainedModel) -> cfrec.Ratings | None:
+    """The very ratings that a model learned from, if they are on this machine; those of another set of the same name are not."""
+    try:
+        ratings = local_ratings(trained.source.name)
+    except cfrec.CfrecError:  # damaged: the Train page says so
+        return None
+    return ratings if ratings is not None and _learned_from(trained, ratings.fingerprint(), ratings) else None
+
+
+@st.cache_resource(max_entries=8, show_spinner=False, hash_funcs=BY_VERSION)
+def _learned_from(trained: cfrec.TrainedModel, fingerprint: int, _ratings: cfrec.Ratings) -> bool:  # noqa: ARG001  # the cache's key
+    return trained.split is not None and _ratings.split(*trained.split)[0].fingerprint() == trained.fingerprint
 
 
 @st.cache_resource(max_entries=8, show_spinner=False, hash_funcs=BY_VERSION)

@@ -127,9 +127,7 @@ def add(trained: cfrec.TrainedModel, key: str) -> None:
     name = st.session_state[key].strip()
     try:
         folder = model_folder(state.MODELS, name)
-        if model_stamp(folder) is not None:
-            raise cfrec.CfrecError(f"There is already a model {name!r}. Choose another name.")
-        cfrec.save_model(trained, folder)
+        cfrec.save_model(trained, folder, overwrite=False)
     except cfrec.CfrecError as error:
         _object(error)
         return

@@ -83,13 +83,15 @@ def _own_data() -> Data | None:
             with st.spinner("Reading the file …"):
                 st.session_state["_upload"] = (
                     wanted,
-                    cfrec.read_ratings(file, drop_bad=drop_bad, source=Source(PurePath(file.name).stem, file.name)),
+                    cfrec.read_ratings(file, drop_bad=drop_bad, source=Source(f"own:{PurePath(file.name).stem}", file.name)),
                 )
     if "_upload" not in st.session_state:
         return None
     ratings: cfrec.Ratings = st.session_state["_upload"][1]
     report = ratings.report
-    st.caption(f"**{ratings.source.title}**: {len(ratings):,} ratings by {ratings.n_users:,} people of {ratings.n_movies:,} films")
+    st.caption(
+        f"**{words.plain(ratings.source.title)}**: {len(ratings):,} ratings by {ratings.n_users:,} people of {ratings.n_movies:,} films"
+    )
     if report.n_rows > report.n_used:
         reasons = "".join(f"; {rule}: {words.plural(count, 'row')}" for rule, count in report.reasons.items())
         repeated = f", {report.n_duplicates:,} repeated (the latest was kept)" if report.n_duplicates else ""
@@ -131,7 +133,10 @@ def _setting(name: str, default: object, limits: dict[str, float]) -> object:
     low, high = kind(limits["low"]), kind(limits["high"])
     step = 1 if kind is int else 10.0 ** floor(log10(default)) if default else 0.01
     number_format = None if kind is int else "%g"
-    return kind(st.number_input(label, low, high, default, step, number_format, help=explained, key=key, bind="query-params"))
+    try:
+        return kind(st.number_input(label, low, high, default, step, number_format, help=explained, key=key, bind="query-params"))
+    except OverflowError as error:  # infinity, in the address
+        raise cfrec.CfrecError(f"The address of this page gives “{label}” no number. Open the page afresh, without it.") from error
 
 
 def choose_device() -> str:

@@ -174,3 +174,8 @@ def glossary() -> list[tuple[str, str, str]]:
 def capital(text: str) -> str:
     """The text with a capital at its start, and the rest as it is."""
     return text[:1].upper() + text[1:]
+
+
+def plain(text: str) -> str:
+    """Text from a data set, for a place that reads Markdown: shown as it is written."""
+    return "".join(f"\\{c}" if c in r"\`*_{}[]()<>#+-.!|~$:" else c for c in text)

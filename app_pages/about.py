@@ -35,13 +35,6 @@ def naive_losses(trained: cfrec.TrainedModel, _ratings: cfrec.Ratings) -> dict[s
     return {words.BASELINES[name]: loss for name, loss in baseline_losses(learned_from, kept_aside).items()}
 
 
-def ratings_at_hand(trained: cfrec.TrainedModel) -> cfrec.Ratings | None:
-    try:
-        return state.local_ratings(trained.source.name)
-    except cfrec.CfrecError:
-        return None  # the pictures can do without
-
-
 def picture(number: int, heading: str) -> tuple[DeltaGenerator, DeltaGenerator]:
     """A place for words and a place for a drawing, side by side where there is room."""
     with st.container(border=True):
@@ -221,7 +214,7 @@ def show_training(trained: cfrec.TrainedModel, baselines: dict[str, float]) -> N
 st.title("How it works", anchor=False)
 st.markdown("In four pictures, each drawn from the model in use with its own numbers.")
 model = state.model_in_use()
-ratings = ratings_at_hand(model)
+ratings = state.ratings_of(model)
 walked = walk(model, ratings, 0 if ratings is None else len(ratings))
 show_ratings(model, walked)
 show_numbers(model, walked)

@@ -55,7 +55,14 @@ def choose_look(n_axes: int) -> Look:
             st.caption("Which directions of the taste numbers are drawn. The first show most. Technical term: principal components.")
             sides = "xyz" if dims == SPACE else "xy"
             axes = [
-                st.selectbox(f"Along {side}", AXIS_NAMES[:n_axes], k, format_func=_direction, key=f"along_{side}", bind="query-params")
+                st.selectbox(
+                    f"Along {side}",
+                    AXIS_NAMES[:n_axes],
+                    min(k, n_axes - 1),
+                    format_func=_direction,
+                    key=f"along_{side}",
+                    bind="query-params",
+                )
                 for k, side in enumerate(sides)
             ]
     return Look(axes=axes, colour=colour)
@@ -157,7 +164,8 @@ def describe_axes(places: Any, axes: Any) -> None:
         f"Nobody named them: the network made them up from the ratings. Together the {len(drawn)} drawn ones hold {sum(drawn):.0%} of the "
         "differences between films. Look at the films at either end and guess."
     )
-    for place, axis in zip(st.columns(len(axes)), axes, strict=True):
+    distinct = list(dict.fromkeys(axes))
+    for place, axis in zip(st.columns(len(distinct)), distinct, strict=True):
         low, high = axis_ends(places, axis)
         with place.container(border=True):
             st.markdown(f"**{_direction(axis).capitalize()}** · {shares[AXIS_NAMES.index(axis)]:.1%} of the differences")

@@ -87,15 +87,15 @@ def why(trained: cfrec.TrainedModel, movie_id: object, other: object, common: An
     rows = [trained.movie_row(movie_id), trained.movie_row(other)]
     ours, theirs = (trained.movies["genres"].iloc[row].split("|") for row in rows)
     shared = [genre for genre in ours if genre and genre in theirs]
-    parts = [f"shared genres: {', '.join(shared)}" if shared else "no genre in common"]
+    parts = [f"shared genres: {show.plain(', '.join(shared))}" if shared else "no genre in common"]
     if common is not None:
         parts.append(f"{words.plural(int(common[rows[1]]), 'person')} rated both".replace("persons", "people"))
     return " · ".join(parts)
 
 
 def show_neighbours(trained: cfrec.TrainedModel, movie_id: object, neighbours: Any) -> None:
-    ratings = state.local_ratings(trained.source.name)
-    common = ratings.common_raters(trained.movie_row(movie_id)) if ratings and ratings.n_movies == trained.n_movies else None
+    ratings = state.ratings_of(trained)
+    common = ratings.common_raters(trained.movie_row(movie_id)) if ratings is not None else None
     for row in neighbours.itertuples():
         with st.container(border=True):
             film, bar, go_on = st.columns([5, 3, 2], vertical_alignment="center")

@@ -66,7 +66,7 @@ def show_data(trained: cfrec.TrainedModel) -> None:
         top = trained.movies.nlargest(20, "n_ratings")[["title", "n_ratings", "mean_rating"]]
         show.table(top, "most-rated", alt="The twenty films with the most ratings, with their number and average", height=320)
     with few:
-        ratings = state.local_ratings(trained.source.name)
+        ratings = state.ratings_of(trained)
         if ratings is None:
             show_without_ratings(trained)
         else:
@@ -96,4 +96,4 @@ def show_without_ratings(trained: cfrec.TrainedModel) -> None:
 model = state.model_in_use()
 show_model(model)
 show_data(model)
-st.caption(f"Data: {model.source.title}. {model.source.licence} {model.source.citation}")
+st.caption(words.plain(f"Data: {model.source.title}. {model.source.licence} {model.source.citation}"))

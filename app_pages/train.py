@@ -46,7 +46,7 @@ def choose_all() -> tuple[form.Data | None, cfrec.TrainConfig | None]:
             config = form.choose_config()
             return data, config
         except cfrec.CfrecError as error:
-            st.error(str(error), icon=":material/error:")
+            st.error(words.plain(str(error)), icon=":material/error:")
     return None, None
 
 
@@ -63,20 +63,27 @@ def show_start(data: form.Data | None, config: cfrec.TrainConfig | None) -> None
     st.button("Train", type="primary", icon=icon, on_click=start, args=[data, config], disabled=not ready, key="train")
     if running:
         st.caption("A run is under way; the next can start when it is over.")
+        if state.in_url("run") != running.id:
+            st.button("Watch it", on_click=state.choose, args=["run", running.id], key="watch")
     elif seconds is not None and data and config:
         about = f"{'about ' if seconds >= 1 else ''}{words.duration(seconds)}"
-        st.caption(f"{data.title}, recipe “{config.recipe}”: {about} on this machine. The model in use stays until you decide.")
+        st.caption(
+            f"{words.plain(data.title)}, recipe “{config.recipe}”: {about} on this machine. The model in use stays until you decide."
+        )
     elif problem:
-        st.error(problem, icon=":material/error:")
+        st.error(words.plain(problem), icon=":material/error:")
     else:
         st.caption("Choose what to train first.")
 
 
 def show_how_it_learned(trained: cfrec.TrainedModel) -> None:
     """The losses of the model in use, before there is a run."""
+    if not trained.history:
+        st.caption("The model in use was stopped before its first round was over: there is nothing to draw of how it learned.")
+        return
     points = loss_points(trained.history, [], {})
     top = 1.02 * float(points["stars"].max())
-    st.markdown(f"**How the model in use learned** ({trained.source.title}, recipe “{trained.config.recipe}”)")
+    st.markdown(f"**How the model in use learned** ({words.plain(trained.source.title)}, recipe “{words.plain(trained.config.recipe)}”)")
     alt = f"Line chart of the average miss by round; the best is round {trained.best_epoch} with {trained.metrics['rmse']:.3f} stars"
     show.chart(loss_drawing(len(trained.history), top), points, "losses-in-use", alt=alt, columns=run_view.CHART_COLUMNS)
     st.caption(
@@ -91,9 +98,9 @@ def show_run(job: TrainingJob, trained: cfrec.TrainedModel, data: form.Data | No
     if not now.finished:
         st.caption("Everyone here sees this run, and can stop it. It goes on when this tab is closed; its address leads back to it.")
     elif now.error:
-        st.error(f"The run did not finish. {now.error}", icon=":material/error:")
+        st.error(f"The run did not finish. {words.plain(now.error)}", icon=":material/error:")
     elif now.result and now.result.trained.advice:
-        st.warning(now.result.trained.advice, icon=":material/lightbulb:")
+        st.warning(words.plain(now.result.trained.advice), icon=":material/lightbulb:")
         gentler = job.config.gentler()
         if data and data.title == job.title:
             st.button(f"Try again with a step size of {gentler.learning_rate:g}", on_click=start, args=[data, gentler], key="gentler")

@@ -43,8 +43,8 @@ class _MissingError(ModelError):
     """There is no manifest where a model should be."""
 
 
-def save_model(trained: TrainedModel, folder: str | Path, *, resumable: bool = False) -> Path:
-    """Write a model to a folder, replacing the model that is there.
+def save_model(trained: TrainedModel, folder: str | Path, *, resumable: bool = False, overwrite: bool = True) -> Path:
+    """Write a model to a folder, replacing the model that is there unless told not to.
 
     Parameters
     ----------
@@ -56,10 +56,12 @@ def save_model(trained: TrainedModel, folder: str | Path, *, resumable: bool = F
     Raises
     ------
     ModelError
-        The folder holds something else than a model, or cannot be written: the old model is left as it was.
+        The folder holds something else than a model, may not be overwritten, or cannot be written: what is there is left as it was.
     """
     folder = check_folder(folder)
     with _one_writer(folder):
+        if not overwrite and folder.exists():
+            raise ModelError(f"There is already a model {folder.name!r}. Choose another name.")
         new = Path(tempfile.mkdtemp(prefix=f".{folder.name}{_NEW}", dir=folder.parent))
         try:
             for name, data in encode(trained, resumable=resumable).items():

@@ -117,7 +117,7 @@ class TrainedModel:
     @cached_property
     def version(self) -> str:
         """Tells this model from every other: a hash of what was learned and of what it was learned about."""
-        value = hashlib.sha256(f"{self.created} {self.fingerprint} {self.config}".encode())
+        value = hashlib.sha256(f"{self.created} {self.fit_seconds} {self.fingerprint} {self.config}".encode())
         for array in (self.user_factors, self.user_bias, self.movie_factors, self.movie_bias):
             value.update(np.ascontiguousarray(array).data)
         return value.hexdigest()[:16]

@@ -23,12 +23,14 @@ def is_warm() -> bool:
 
 def _import_all(delay: float) -> None:
     time.sleep(delay)
-    import plotly.graph_objects  # noqa: F401
-    import sklearn.decomposition  # noqa: F401
+    try:
+        import plotly.graph_objects  # noqa: F401
+        import sklearn.decomposition  # noqa: F401
 
-    import cfrec.adam  # noqa: F401
+        import cfrec.adam  # noqa: F401
 
-    # What is imported by now stays for good: collectors that look through it again and again would hold up all visitors.
-    gc.collect()
-    gc.freeze()
-    _ready.set()
+        # What is imported by now stays for good: collectors that look through it again and again would hold up all visitors.
+        gc.collect()
+        gc.freeze()
+    finally:  # what could not be imported fails again where it is used, and is explained there
+        _ready.set()

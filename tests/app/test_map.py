@@ -1,5 +1,6 @@
 """The map page. Clicks and the camera need a browser: see tests/browser."""
 
+import dataclasses
 import json
 import re
 
@@ -100,3 +101,12 @@ def test_a_model_with_few_films_and_no_genres(open_page, models, trained, no_dat
     cfrec.save_model(trained, models / "mine")
     app = open_page("map", {"model": "mine", "film": "100"})
     assert app.subheader[0].value.startswith("Block 0 film 0") or "Block 0 film 0" in app.subheader[0].value
+
+
+def test_a_model_with_one_factor_has_one_direction(open_page, models, trained, no_data):
+    cfrec.save_model(
+        dataclasses.replace(trained, user_factors=trained.user_factors[:, :1], movie_factors=trained.movie_factors[:, :1]), models / "mine"
+    )
+    app = open_page("map", {"model": "mine"})
+    assert figure(app)["layout"]["yaxis"]["title"]["text"].startswith("direction 1")
+    assert len([text for text in app.markdown if "One end" in text.value]) == 1

@@ -20,7 +20,7 @@ def neighbours(app):
 
 
 def says(app, text):
-    return any(text in element.value for element in (*app.caption, *app.info, *app.markdown))
+    return any(text in element.value.replace("\\", "") for element in (*app.caption, *app.info, *app.markdown))
 
 
 def test_it_begins_with_films_that_everybody_knows(open_page, no_data):

@@ -1,9 +1,10 @@
 """The train page: the form, a run, its result."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from threading import Event
 
 import pytest
+from streamlit.testing.v1 import AppTest
 
 import cfrec
 from app_pages import _state as state
@@ -39,7 +40,7 @@ def texts(app):
 
 
 def says(app, text):
-    return any(text in value for value in texts(app))
+    return any(text in value.replace("\\", "") for value in texts(app))
 
 
 def run_to_the_end(app):
@@ -307,3 +308,88 @@ def test_the_step_size_is_shown_on_demand(open_page, waiting, no_data):
     before = len(app.get("vega_lite_chart") or app.get("arrow_vega_lite_chart"))
     app.toggle(key="step_size").set_value(True).run()
     assert len(app.get("vega_lite_chart") or app.get("arrow_vega_lite_chart")) == before + 1
+
+
+def accepted(open_page, table):
+    """A visitor who has trained on a file of their own and uses the result, stored as "first"."""
+    app = upload(open_page("train", {"data": "A file of your own", "recipe": "Quick"}), table)
+    button(app, "Train").click().run()
+    job = run_to_the_end(app)
+    app.text_input[0].set_value("first").run()
+    button(app, "Use this model").click().run()
+    return app, job
+
+
+def test_a_second_visitor_may_accept_the_same_run_under_the_same_name(open_page, table, no_data):
+    _, job = accepted(open_page, table)
+    board = state.jobs()
+    other = AppTest.from_file("../../streamlit_app.py", default_timeout=60)
+    other.query_params["run"] = job.id
+    other.session_state["_skipped"] = {job.id}
+    other.switch_page("app_pages/train.py").run()
+    assert state.jobs() is board
+    other.text_input[0].set_value("first").run()
+    button(other, "Use this model").click().run()
+    assert not other.error
+    assert says(other, "In use now, and stored as “first”")
+
+
+def test_undo_is_not_offered_for_a_model_that_is_gone(open_page, models, table, trained, no_data):
+    cfrec.save_model(trained, models / "mine")
+    app = upload(open_page("train", {"model": "mine", "data": "A file of your own", "recipe": "Quick"}), table)
+    button(app, "Train").click().run()
+    run_to_the_end(app)
+    button(app, "Use this model").click().run()
+    assert any(b.label == "Undo" for b in app.button)
+    cfrec.delete_model(models / "mine")
+    app.run()
+    assert not app.exception
+    assert not any(b.label == "Undo" for b in app.button)
+
+
+def test_a_model_that_was_replaced_on_disk_is_read_again(open_page, models, trained, shipped, no_data):
+    open_page()
+    cfrec.save_model(trained, models / "mine")
+    assert state.load_stored("mine").version == trained.version
+    cfrec.save_model(shipped, models / "mine")
+    assert state.load_stored("mine").version == shipped.version
+    cfrec.delete_model(models / "mine")
+    with pytest.raises(cfrec.CfrecError, match="There is no model"):
+        state.load_stored("mine")
+
+
+def test_a_model_without_a_whole_round_is_shown_without_a_chart(open_page, models, trained, no_data):
+    cfrec.save_model(replace(trained, history=[]), models / "mine")
+    app = open_page("train", {"model": "mine"})
+    assert says(app, "stopped before its first round was over")
+
+
+def test_another_run_can_be_watched_from_the_address_of_an_old_one(open_page, waiting, no_data):
+    app = open_page("train", {"run": "0000abcd"})
+    job, go = waiting
+    finished = TrainingJob(lambda _: None, cfrec.TrainConfig(), "x")
+    state.jobs().start(finished).wait(30)
+    app.session_state["_run"] = finished.id
+    state.jobs().start(job)
+    app.run()
+    button(app, "Watch it").click().run()
+    assert app.session_state["_run"] == job.id
+    go.set()
+
+
+@pytest.mark.parametrize("value", ["1e9", "nan", "x", "-3"])
+def test_an_impossible_number_in_the_address_is_left_aside(open_page, no_data, value):
+    app = open_page("train", {"epochs_balanced": value, "learning_rate_balanced": value})
+    assert app.number_input(key="epochs_balanced").value == 12
+
+
+@pytest.mark.parametrize("value", ["inf", "-inf", "1e400"])
+def test_infinity_in_the_address_is_an_error_with_a_next_step(open_page, no_data, value):
+    app = open_page("train", {"epochs_balanced": value})
+    assert says(app, "The address of this page gives “Rounds” no number")
+    assert button(app, "Train").disabled
+
+
+def test_an_address_is_never_markup(open_page, no_data):
+    app = open_page("train", {"model": "![x](http://evil/x.png)"})
+    assert "![x](" not in app.error[0].value

@@ -482,3 +482,11 @@ def test_loading_and_exploring_need_no_torch():
         "assert not {'torch', 'sklearn', 'plotly'} & sys.modules.keys(), 'heavy import'"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_model_is_not_overwritten_where_it_may_not(tmp_path, trained):
+    save_model(trained, tmp_path / "mine")
+    with pytest.raises(ModelError, match="already a model 'mine'"):
+        save_model(trained, tmp_path / "mine", overwrite=False)
+    assert load_model(tmp_path / "mine").version == trained.version
+    assert save_model(trained, tmp_path / "other", overwrite=False) == tmp_path / "other"
