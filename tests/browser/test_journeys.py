@@ -223,7 +223,11 @@ LONELY = """() => {
     const alone = a => Math.min(...points.filter(b => b !== a).map(b => Math.hypot(a[0] - b[0], a[1] - b[1])));
     return points.filter(inside).map(p => [alone(p), p]).sort((a, b) => b[0] - a[0])[0][1];
 }"""
-EYE = "() => Object.values(document.querySelector('.js-plotly-plot')._fullLayout.scene._scene.getCamera().eye).map(v => +v.toFixed(4))"
+EYE = """() => {
+    const eye = document.querySelector('.js-plotly-plot')?._fullLayout?.scene?._scene?.getCamera().eye ?? {};
+    return Object.values(eye).map(v => +v.toFixed(4));
+}"""
+DRAWN = "(document.querySelector('.js-plotly-plot')?._fullData ?? [])"
 HOVERED = "() => [...document.querySelectorAll('.hovertext')].map(e => e.textContent).join()"
 
 
@@ -268,12 +272,10 @@ def test_a_click_in_space_picks_a_film_and_the_camera_stays(open_page):
     page.mouse.down()
     page.mouse.up()
     expect(page.get_by_role("heading", name=title)).to_be_visible()
-    drawn_map(page)
-    assert page.evaluate(EYE) == turned
+    camera_stays = f"JSON.stringify(({EYE})()) === JSON.stringify({turned})"
+    page.wait_for_function(f"{DRAWN}.some(t => t.mode === 'lines') && {camera_stays}")  # drawn anew, with its neighbours lit
     choose(page, "Colour by", "Year")
-    expect(page).to_have_url(re.compile("colour=Year"))
-    drawn_map(page)
-    assert page.evaluate(EYE) == turned
+    page.wait_for_function(f"{DRAWN}.some(t => t.marker?.colorbar?.title?.text === 'year') && {camera_stays}")
 
 
 @pytest.mark.slow
