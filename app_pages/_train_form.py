@@ -22,7 +22,6 @@ from cfrec.warm import is_warm
 
 OWN = "own"
 _CHOSEN_ELSEWHERE = ("recipe", "device")  # fields of TrainConfig with a widget of their own
-_BASIC = ("epochs", "n_factors", "learning_rate")
 
 
 @dataclass(frozen=True)

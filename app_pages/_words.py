@@ -157,11 +157,6 @@ def plural(n: int, noun: str) -> str:
     return f"{n:,} {noun}{'' if n == 1 else 's'}"
 
 
-def signed(value: float) -> str:
-    """A difference of stars with its sign."""
-    return f"{value:+.2f} stars"
-
-
 def glossary() -> list[tuple[str, str, str]]:
     """Every word of the app in alphabetical order: the word, what the field calls it (empty: the same, or nothing), and what it means."""
     entries = []

@@ -24,7 +24,6 @@ BLUE, ORANGE, GREEN, PURPLE, GOLD, SKY, VIOLET, GREY = PALETTE = (
     *("#0072B2", "#D55E00", "#009E73", "#C0649A"),
     *("#B07A00", "#2E8FC7", "#7A6AD8", "#808590"),
 )
-_STARS = "0.00"
 
 TRAIN, VALID, BEFORE, BEST = "ratings learned from", "ratings kept aside", "previous run", "best round"
 _LABEL_ROW, _LABEL_LETTER = 0.085, 0.022  # of what a chart of runs spans: a name's height in it, and a letter's width
