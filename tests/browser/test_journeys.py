@@ -48,10 +48,15 @@ def choose(page, label, option):
     page.get_by_role("option", name=option, exact=True).click()
 
 
-def set_number(page, label, value):
-    field = page.get_by_label(label, exact=True).first
+def change_rounds(page, recipe, own, value):
+    """Choose a recipe, wait until the settings are its own, and change its number of rounds."""
+    page.get_by_text(recipe, exact=True).click()
+    page.get_by_text("Advanced: every setting").click()
+    field = page.get_by_label("Rounds", exact=True).first
+    expect(field).to_have_value(str(own))  # what is typed before would go to the settings of the recipe before
     field.fill(str(value))
     field.press("Enter")
+    expect(page.get_by_text("Changed from the recipe: Rounds.")).to_be_visible()
 
 
 def train(page):
@@ -119,10 +124,7 @@ def test_train_stop_accept_and_undo(open_page, ml_100k):
 def test_a_short_run_is_drawn_round_by_round(open_page, tmp_path):
     page = open_page("/train")
     upload(page, make_csv(tmp_path))
-    page.get_by_text("Quick", exact=True).click()
-    page.get_by_text("Advanced: every setting").click()
-    set_number(page, "Rounds", 8)
-    expect(page.get_by_text("Changed from the recipe: Rounds.")).to_be_visible()
+    change_rounds(page, "Quick", 3, 8)
     page.evaluate(
         """() => { window.told = new Set(); setInterval(() => {
             const chart = document.querySelector("[data-testid=stVegaLiteChart][aria-label*='after round']");
@@ -138,10 +140,7 @@ def test_a_short_run_is_drawn_round_by_round(open_page, tmp_path):
 def test_a_reload_and_a_second_visitor_find_the_run_again(open_page, tmp_path):
     page = open_page("/train")
     upload(page, make_csv(tmp_path))
-    page.get_by_text("Seed", exact=True).click()
-    page.get_by_text("Advanced: every setting").click()
-    set_number(page, "Rounds", 400)
-    expect(page.get_by_text("Changed from the recipe: Rounds.")).to_be_visible()
+    change_rounds(page, "Seed", 30, 400)
     train(page)
     expect(page.get_by_text(re.compile(r"round \d+ of 400"))).to_be_visible()
     expect(page).to_have_url(re.compile(r"run=[0-9a-f]{8}"))
@@ -161,10 +160,7 @@ def test_a_reload_and_a_second_visitor_find_the_run_again(open_page, tmp_path):
 def test_the_live_chart_is_never_drawn_from_nothing(open_page, tmp_path):
     page = open_page("/train")
     upload(page, make_csv(tmp_path))
-    page.get_by_text("Balanced", exact=True).click()
-    page.get_by_text("Advanced: every setting").click()
-    set_number(page, "Rounds", 400)
-    expect(page.get_by_text("Changed from the recipe: Rounds.")).to_be_visible()
+    change_rounds(page, "Balanced", 12, 400)
     train(page)
     expect(page.locator(f"{CHART}[aria-label*='after round']")).to_be_visible()
     page.evaluate(

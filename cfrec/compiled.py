@@ -1,0 +1,34 @@
+"""Kernels compiled to machine code by Numba, kept from one process to the next; and what to do where Numba cannot be loaded."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from collections.abc import Callable
+from functools import cache
+from types import ModuleType
+from typing import TypeVar
+
+logger = logging.getLogger(__name__)
+Kernel = TypeVar("Kernel", bound=Callable[..., object])
+
+# Sums may be reordered, so that they use all lanes; but infinities and NaNs stay what they are: a diverged run is told by them.
+_FAST_MATH = {"reassoc", "contract", "arcp", "nsz"}
+
+
+def compiled(function: Kernel) -> Kernel:
+    """Compile a function on its first call; it holds no lock of the interpreter while it runs, and checks no bounds."""
+    from numba import njit
+
+    kernel: Kernel = njit(cache=True, nogil=True, fastmath=_FAST_MATH, error_model="numpy", boundscheck=False)(function)
+    return kernel
+
+
+@cache
+def load_kernels(module: str) -> ModuleType | None:
+    """A module of cfrec whose functions are compiled; None, with a line in the log, where Numba cannot be loaded."""
+    try:
+        return importlib.import_module(f"cfrec.{module}")
+    except (ImportError, OSError, RuntimeError) as error:  # no wheel for this machine; a library that is missing or refused
+        logger.warning("compiled code cannot be used, so this is slower: %s", error)
+        return None
