@@ -28,7 +28,7 @@ _LARGEST_RATING = 1_000.0
 _INT64 = range(-(2**63), 2**63)
 _DIGITS = np.frombuffer(b"0123456789", np.uint8)
 _CHUNK = 1 << 24  # bytes looked at in one go
-_HEAD = 1 << 20  # characters in which the first row is looked for
+HEAD = 1 << 20  # characters in which the first row is looked for
 _NAMES_WANTED = "userId (or user_id, user), movieId (or movie_id, item_id, movie, item) and rating (or score, stars)"
 
 
@@ -43,6 +43,16 @@ class Columns:
     catalogue: Catalogue = field(default_factory=dict)
     n_dropped: int = 0
     reasons: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What stands where in a file of ratings."""
+
+    separator: str
+    roles: Roles
+    header: bool
+    n_fields: int
 
 
 class RowError(DataError):
@@ -71,8 +81,21 @@ def read_columns(text: str, name: str, *, drop_bad: bool = False) -> Columns:
     DataError
         No columns of user, movie and rating; or a bad row (a RowError), with line, column, value and rule.
     """
+    layout = find_layout(text, name)
+    if not {"title", "genres"} & layout.roles.keys() and (
+        fast := _read_numbers(text, layout.separator, layout.header, layout.roles, layout.n_fields)
+    ):
+        return fast
+    rows = numbered_rows(text, layout.separator, name)
+    if layout.header:
+        next(rows)
+    return _RowReader(name, layout.roles, layout.n_fields, decimal_comma=layout.separator == ";").read(rows, drop_bad=drop_bad)
+
+
+def find_layout(text: str, name: str) -> Layout:
+    """How a file of ratings is laid out, from its opening lines. Raises DataError where a column is missing."""
     separator = find_separator(text)
-    _, first = next(numbered_rows(text[:_HEAD], separator, name), (0, [""]))
+    _, first = next(numbered_rows(text[:HEAD], separator, name), (0, [""]))
     looks_like_data = len(first) >= 3 and _is_number(first[2])
     roles = {} if looks_like_data else find_roles(first)
     header = bool(roles)
@@ -82,12 +105,7 @@ def read_columns(text: str, name: str, *, drop_bad: bool = False) -> Columns:
         roles["movie"] = roles["title"]
     if missing := [role for role in ("user", "movie", "rating") if role not in roles]:
         raise DataError(f"{name} has no column for {' and '.join(missing)}; its header is {first[:8]}. It needs {_NAMES_WANTED}.")
-    if not {"title", "genres"} & roles.keys() and (fast := _read_numbers(text, separator, header, roles, len(first))):
-        return fast
-    rows = numbered_rows(text, separator, name)
-    if header:
-        next(rows)
-    return _RowReader(name, roles, len(first), decimal_comma=separator == ";").read(rows, drop_bad=drop_bad)
+    return Layout(separator, roles, header, len(first))
 
 
 def _roles_by_position(first: list[str], name: str) -> dict[str, int]:

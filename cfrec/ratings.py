@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from cfrec.compiled import load_kernels
 from cfrec.errors import DataError
-from cfrec.titles import parse_title
+from cfrec.movies import FloatArray, Ids, IntArray, count_ratings, movies_table, name_movies
+from cfrec.pieces import MANY_ROWS, for_each, slices
 
-IntArray = npt.NDArray[np.int32]
-FloatArray = npt.NDArray[np.float32]
-Ids = npt.NDArray[np.int64] | npt.NDArray[np.object_]
+__all__ = ["FloatArray", "Ids", "IntArray", "Ratings", "ReadReport", "Source", "build_ratings"]
+
+First = TypeVar("First")
+Second = TypeVar("Second")
+
+_PIECE = 1 << 18  # rows
 
 
 @dataclass(frozen=True)
@@ -165,17 +173,20 @@ def build_ratings(
     source: Source | None = None,
     n_dropped: int = 0,
     reasons: Mapping[str, int] | None = None,
+    overwrite: bool = False,
 ) -> Ratings:
     """Index ratings given by the data set's own ids, in file order.
 
     Parameters
     ----------
-    user_id, movie_id : int64 or object array (n_rows,)
+    user_id, movie_id : integer or object array (n_rows,)
     rating : float array (n_rows,)
         In stars; finite.
     timestamp : int64 array (n_rows,), optional
     movies : mapping movie_id as text -> (raw title, genres joined by ``|``), optional
         Movies without an entry are named after their id.
+    overwrite : bool
+        The columns are no longer needed: saves the memory of new ones where they have the right types.
 
     Raises
     ------
@@ -188,28 +199,44 @@ def build_ratings(
         raise DataError(f"There is no rating in the data.{why} It needs rows of user, movie and rating.")
     if not n_rows == len(user_id) == len(movie_id):
         raise DataError("The columns user, movie and rating differ in length.")
-    user_ids, user_idx = _index(user_id)
-    movie_ids, movie_idx = _index(movie_id)
-    kept = _latest(user_idx, movie_idx, len(movie_ids), timestamp)
-    user_idx, movie_idx, stars = user_idx[kept], movie_idx[kept], rating[kept].astype(np.float32)
+    (user_ids, user_idx), (movie_ids, movie_idx) = for_each(partial(_index, overwrite=overwrite), (user_id, movie_id))
+    kept, names = _at_once(partial(_latest, user_idx, movie_idx, len(movie_ids), timestamp), partial(name_movies, movie_ids, movies or {}))
+    user_idx, movie_idx, stars = user_idx[kept], movie_idx[kept], rating[kept].astype(np.float32, copy=not overwrite)
+    (n_ratings, mean_rating), scale = _at_once(partial(count_ratings, movie_idx, stars, len(movie_ids)), partial(_scale, stars))
     report = ReadReport(n_rows + n_dropped, len(stars), n_dropped, n_rows - len(stars), reasons or {})
     return Ratings(
         user_idx=user_idx,
         movie_idx=movie_idx,
         rating=stars,
         user_ids=user_ids,
-        movies=_movies_table(movie_ids, movie_idx, stars, movies or {}),
+        movies=movies_table(movie_ids, **names, n_ratings=n_ratings, mean_rating=mean_rating),
         timestamp=None if timestamp is None else timestamp[kept],
-        scale=_scale(stars),
+        scale=scale,
         source=source or Source("ratings", "Ratings"),
         report=report,
     )
 
 
-def _index(ids: Ids) -> tuple[Ids, IntArray]:
-    """Distinct ids in ascending order, and the row of each rating's id among them."""
+def _at_once(first: Callable[[], First], second: Callable[[], Second]) -> tuple[First, Second]:
+    """The results of two calls that run side by side."""
+    with ThreadPoolExecutor(1) as thread:
+        other = thread.submit(second)
+        return first(), other.result()
+
+
+def _index(ids: Ids, *, overwrite: bool = False) -> tuple[Ids, IntArray]:
+    """Distinct ids in ascending order, as int64 or text, and the row of each rating's id among them."""
+    if ids.dtype != object and ids.min() >= 0 and ids.max() <= 4 * len(ids) + 1_000_000:  # a table with a place for each possible id
+        present = np.zeros(int(ids.max()) + 1, bool)
+        present[ids] = True
+        place = np.cumsum(present, dtype=np.int32)
+        place -= 1
+        idx: IntArray = ids if overwrite and ids.dtype == np.int32 else np.empty(len(ids), np.int32)  # type: ignore[assignment]
+        for part in slices(len(ids), _PIECE):
+            idx[part] = place[ids[part]]
+        return np.flatnonzero(present), idx
     codes, found = pd.factorize(ids)  # by hashing: sorting all the ids, rather than the distinct ones, takes thirty times as long
-    distinct: Ids = np.asarray(found)
+    distinct: Ids = np.asarray(found) if ids.dtype == object else np.asarray(found, np.int64)
     order = np.argsort(distinct, kind="stable")
     rank = np.empty(len(order), np.int32)
     rank[order] = np.arange(len(order), dtype=np.int32)
@@ -220,6 +247,13 @@ def _latest(
     user_idx: IntArray, movie_idx: IntArray, n_movies: int, timestamp: npt.NDArray[np.int64] | None
 ) -> slice | npt.NDArray[np.intp]:
     """Rows to keep, in file order: of a user's several ratings of a movie the latest, by time, then by row."""
+    if len(user_idx) > MANY_ROWS and (kernels := load_kernels("parsing")):
+        n_users, earlier = int(user_idx.max()) + 1, np.zeros(len(user_idx), bool)
+        times = np.zeros(0, np.int64) if timestamp is None else timestamp
+        begin, rows = kernels.sort_by_user(user_idx, n_users)
+        halves = begin[: n_users // 2 + 1], begin[n_users // 2 :]
+        n_earlier = for_each(lambda begin: kernels.mark_earlier(begin, rows, movie_idx, times, earlier), halves)
+        return np.flatnonzero(~earlier) if any(n_earlier) else slice(None)
     pair = user_idx.astype(np.int64) * n_movies + movie_idx
     if not pd.Series(pair).duplicated().any():
         return slice(None)
@@ -229,26 +263,9 @@ def _latest(
     return np.sort(order[last])
 
 
-def _movies_table(movie_ids: Ids, movie_idx: IntArray, rating: FloatArray, catalogue: Mapping[str, tuple[str, str]]) -> pd.DataFrame:
-    raw, genres = zip(*(catalogue.get(i, (i, "")) for i in map(str, movie_ids.tolist())), strict=True)
-    titles, years = zip(*map(parse_title, raw), strict=True)
-    counts = np.bincount(movie_idx, minlength=len(movie_ids))
-    return pd.DataFrame(
-        {
-            "movie_id": movie_ids,
-            "title": titles,
-            "raw_title": raw,
-            "year": pd.array(years, dtype="Int64"),
-            "genres": genres,
-            "n_ratings": counts,
-            "mean_rating": (np.bincount(movie_idx, rating, len(movie_ids)) / counts).astype(np.float32),
-        }
-    )
-
-
 def _scale(rating: FloatArray) -> tuple[float, float, float]:
     """Lowest, highest and step of the scale; a continuous scale counts as ten steps, a single value as steps of one."""
-    values = np.unique(rating)
+    values = np.sort(pd.unique(rating))
     low, high = float(values[0]), float(values[-1])
     if low == high:
         return low, high, 1.0

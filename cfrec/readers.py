@@ -11,10 +11,13 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 import numpy as np
+import pandas as pd
 
-from cfrec import datasets
+from cfrec import copies, datasets
 from cfrec.columns import Catalogue, Columns, catalogue_entry, read_columns
 from cfrec.errors import DataError
+from cfrec.pieces import LARGE_FILE, map_file
+from cfrec.plain import Bytes, read_plain
 from cfrec.ratings import Ratings, Source, build_ratings
 from cfrec.tables import MOVIE_TABLE_ROLES, decode, find_roles, find_separator, numbered_rows
 
@@ -36,7 +39,7 @@ _ML_100K_GENRES = (  # in the order of u.item's flags
 class _Files:
     """The files of a folder or a zip archive, found by their last name and read one at a time."""
 
-    def __init__(self, names: list[str], read: Callable[[str], bytes]) -> None:
+    def __init__(self, names: list[str], read: Callable[[str], bytes | Bytes]) -> None:
         self.names, self._read = names, read
 
     def find(self, last_name: str) -> str | None:
@@ -45,13 +48,13 @@ class _Files:
             raise DataError(f"There is more than one {last_name}: {', '.join(matches[:4])}. Keep the one that is meant.")
         return matches[0] if matches else None
 
-    def read(self, name: str) -> str:
-        return decode(self._read(name), PurePosixPath(name).name)
+    def read(self, name: str) -> bytes | Bytes:
+        return self._read(name)
 
 
 def _open_folder(folder: Path) -> _Files:
     files = [p for pattern in ("*", "*/*") for p in sorted(folder.glob(pattern)) if p.is_file()]
-    return _Files([p.relative_to(folder).as_posix() for p in files], lambda name: (folder / name).read_bytes())
+    return _Files([p.relative_to(folder).as_posix() for p in files], lambda name: _read_path(folder / name))
 
 
 @contextmanager
@@ -124,21 +127,44 @@ def read_ratings(path: File, movies: File | None = None, *, drop_bad: bool = Fal
         The file cannot be read, or a row is bad: says file, line, column, value and rule.
     """
     try:
-        catalogue = _read_movies(*_read_text(movies)) if movies is not None else {}
         file = Path(path).expanduser() if isinstance(path, (str, Path)) else path
-        if isinstance(file, Path) and file.is_dir():
-            return _read_collection(_open_folder(file), file.name, catalogue, drop_bad, source)
-        if _is_archive(file):
-            with _open_archive(file, _name_of(file)) as files:
-                return _read_collection(files, _name_of(file), catalogue, drop_bad, source)
-        text, name = _read_text(file)
-        return _build(text, name, catalogue, drop_bad, source)
+        movies = Path(movies).expanduser() if isinstance(movies, (str, Path)) else movies
+        original = _find_original(file, movies, drop_bad)
+        if original and (known := copies.find_copy(original, source or _own(_name_of(file)))):
+            return known
+        ratings = _read(file, movies, drop_bad, source)
+        if original:
+            copies.keep_copy(original, ratings)
+        return ratings
     except FileNotFoundError as error:
         raise DataError(f"There is no file {error.filename}. Check the spelling, or give the full path.") from error
     except OSError as error:
         raise DataError(f"{error.filename or path} cannot be read: {error.strerror or error}.") from error
     except MemoryError as error:
         raise DataError("The file does not fit into memory. Use a smaller one.") from error
+
+
+def _find_original(file: Path | IO[bytes], movies: Path | IO[bytes] | None, drop_bad: bool) -> copies.Original | None:
+    """What a copy is kept of: large files. None for binary files, since an upload stays in memory."""
+    if not isinstance(file, Path) or not (movies is None or isinstance(movies, Path)):
+        return None
+    paths = [file]
+    if file.is_dir():
+        names = _find_tables(_open_folder(file), file.name)
+        paths = [file / name for name in names if name]
+    if paths[0].stat().st_size < LARGE_FILE:
+        return None
+    return copies.Original([*paths, *([movies] if movies else [])], drop_bad=drop_bad)
+
+
+def _read(file: Path | IO[bytes], movies: Path | IO[bytes] | None, drop_bad: bool, source: Source | None) -> Ratings:
+    catalogue = _read_movies(*_read_data(movies)) if movies is not None else {}
+    if isinstance(file, Path) and file.is_dir():
+        return _read_collection(_open_folder(file), file.name, catalogue, drop_bad, source)
+    if _is_archive(file):
+        with _open_archive(file, _name_of(file)) as files:
+            return _read_collection(files, _name_of(file), catalogue, drop_bad, source)
+    return _build(*_read_data(file), catalogue, drop_bad, source)
 
 
 def _is_archive(file: Path | IO[bytes]) -> bool:
@@ -156,11 +182,14 @@ def _name_of(file: Path | IO[bytes]) -> str:
     return file.name if isinstance(file, Path) else PurePosixPath(str(getattr(file, "name", "upload"))).name
 
 
-def _read_text(file: File) -> tuple[str, str]:
-    """The text of a table, and what to call it."""
-    file = Path(file).expanduser() if isinstance(file, (str, Path)) else file
-    data: bytes | str = file.read_bytes() if isinstance(file, Path) else file.read()
-    return decode(data.encode() if isinstance(data, str) else data, _name_of(file)), _name_of(file)
+def _read_data(file: Path | IO[bytes]) -> tuple[bytes | Bytes, str]:
+    """The bytes of a table, and what to call it."""
+    data: bytes | Bytes | str = _read_path(file) if isinstance(file, Path) else file.read()
+    return data.encode() if isinstance(data, str) else data, _name_of(file)
+
+
+def _read_path(path: Path) -> bytes | Bytes:
+    return map_file(path) if path.stat().st_size >= LARGE_FILE else path.read_bytes()
 
 
 def _read_collection(files: _Files, name: str, catalogue: Catalogue, drop_bad: bool, source: Source | None) -> Ratings:
@@ -188,8 +217,9 @@ def _own(name: str) -> Source:
     return Source(Path(name).stem, f"{name} (your own ratings)")
 
 
-def _build(text: str, name: str, catalogue: Catalogue, drop_bad: bool, source: Source | None) -> Ratings:
-    columns = read_columns(text, name, drop_bad=drop_bad)
+def _build(data: bytes | Bytes, name: str, catalogue: Catalogue, drop_bad: bool, source: Source | None) -> Ratings:
+    columns = read_plain(data, name) or read_columns(decode(bytes(data), name), name, drop_bad=drop_bad)
+    del data  # it may be large
     return build_ratings(
         columns.user_id,
         columns.movie_id,
@@ -199,6 +229,7 @@ def _build(text: str, name: str, catalogue: Catalogue, drop_bad: bool, source: S
         source=source or _own(name),
         n_dropped=columns.n_dropped,
         reasons=columns.reasons,
+        overwrite=True,
     )
 
 
@@ -208,7 +239,7 @@ def _matched(columns: Columns, catalogue: Catalogue) -> Catalogue:
         return catalogue
     if columns.movie_id.dtype != object:  # 0296 and 296.0 are 296
         catalogue = {re.sub(r"^0+(?=[0-9])|\.0*$", "", key): entry for key, entry in catalogue.items()}
-    rated = [str(movie_id) for movie_id in np.unique(columns.movie_id).tolist()]
+    rated = [str(movie_id) for movie_id in np.sort(pd.unique(columns.movie_id)).tolist()]
     untitled = [movie_id for movie_id in rated if movie_id not in catalogue]
     if len(untitled) == len(rated) and rated:
         raise DataError(
@@ -219,8 +250,9 @@ def _matched(columns: Columns, catalogue: Catalogue) -> Catalogue:
     return catalogue
 
 
-def _read_movies(text: str, name: str) -> Catalogue:
+def _read_movies(data: bytes | Bytes, name: str) -> Catalogue:
     """A table of movies in any of the releases' forms, or one with a header that names a movie id and a title."""
+    text = decode(bytes(data), name)
     if name.lower() == "u.item":
         return _read_u_item(text, name)
     if name.lower() == "movies.dat":

@@ -10,17 +10,26 @@ import pytest
 ORDER = [
     "errors",
     "titles",
+    "compiled",
+    "pieces",
     "datasets",
+    "parsing",
+    "movies",
     "ratings",
     "tables",
     "columns",
+    "plain",
+    "copies",
     "readers",
     "config",
     "devices",
     "metrics",
     "trained",
+    "fitting",
     "model",
     "adam",
+    "kernels",
+    "sgd",
     "training",
     "evaluation",
     "jobs",
@@ -45,7 +54,7 @@ ORDER = [
     "__main__",
     "__init__",
 ]
-HEAVY = {"torch", "sklearn", "plotly", "safetensors", "pooch", "requests", "psutil", "filelock"}  # imported where they are used
+HEAVY = {"torch", "sklearn", "plotly", "safetensors", "pooch", "requests", "psutil", "filelock", "numba"}  # imported where they are used
 MAY_IMPORT_TORCH = {"model", "adam"}  # and these two are themselves imported only when something is trained
 MODULES = sorted(Path("cfrec").glob("*.py"))
 PAGES = sorted(Path("app_pages").glob("*.py"))
@@ -93,6 +102,23 @@ def test_the_library_knows_no_streamlit_and_waits_with_heavy_imports(path):
     heavy = {name.split(".")[0] for name in imports(path, top_level=True)} & HEAVY
     assert heavy <= ({"torch"} if path.stem in MAY_IMPORT_TORCH else set())
     assert not own_modules(imports(path, top_level=True)) & MAY_IMPORT_TORCH or path.stem in MAY_IMPORT_TORCH
+
+
+def loaded_by_name(path: Path) -> set[str]:
+    """The modules that are loaded with load_kernels("…")."""
+    calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+    return {
+        call.args[0].value for call in calls if getattr(call.func, "id", "") == "load_kernels" and isinstance(call.args[0], ast.Constant)
+    }
+
+
+def test_numba_is_imported_by_modules_loaded_by_name_alone():
+    """A module of compiled functions imports Numba as it is imported: whoever names it at the top must be loaded by name itself."""
+    loaded = set().union(*map(loaded_by_name, MODULES))
+    assert "parsing" in loaded
+    compiling = {path.stem for path in MODULES if "cfrec.compiled.compiled" in imports(path)} | loaded
+    for path in MODULES:
+        assert not own_modules(imports(path, top_level=True)) & compiling or path.stem in loaded, path
 
 
 def foreign_to_a_page(path: Path) -> set[str]:
