@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from math import floor, log10
 from pathlib import PurePath
+from typing import Any
 
 import streamlit as st
 
 import cfrec
 from app_pages import _state as state
 from app_pages import _words as words
-from cfrec.config import PRESETS_EXPLAINED, SCHEDULES
+from cfrec.config import PRESETS_EXPLAINED
 from cfrec.datasets import DATASETS, Dataset, find_local
 from cfrec.devices import list_devices
 from cfrec.jobs import Load
@@ -121,13 +122,13 @@ def choose_config() -> cfrec.TrainConfig:
     return config
 
 
-def _setting(name: str, default: object, limits: dict[str, float]) -> object:
+def _setting(name: str, default: object, limits: Mapping[str, Any]) -> object:
     """A widget for one field of TrainConfig."""
     key, label, explained = f"{name}_{st.session_state['recipe']}", words.SETTINGS[name], words.setting_help(name)
     if isinstance(default, bool):
         return st.toggle(label, default, help=explained, key=key, bind="query-params")
     if isinstance(default, str):
-        return st.selectbox(label, SCHEDULES, SCHEDULES.index(default), help=explained, key=key, bind="query-params")
+        return st.selectbox(label, limits["options"], limits["options"].index(default), help=explained, key=key, bind="query-params")
     kind = type(default)
     low, high = kind(limits["low"]), kind(limits["high"])
     step = 1 if kind is int else 10.0 ** floor(log10(default)) if default else 0.01

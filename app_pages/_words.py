@@ -99,6 +99,7 @@ OUTCOMES = {
 
 SETTINGS = {  # fields of TrainConfig; those not listed are shown by their own name
     "recipe": "Recipe",
+    "method": "Way of learning",
     "n_factors": "Taste numbers",
     "epochs": "Rounds",
     "batch_size": "Ratings a step",

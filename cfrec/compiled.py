@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable
 from functools import cache
 from types import ModuleType
-from typing import TypeVar
+from typing import TypeVar, cast
 
 logger = logging.getLogger(__name__)
 Kernel = TypeVar("Kernel", bound=Callable[..., object])
@@ -20,8 +20,8 @@ def compiled(function: Kernel) -> Kernel:
     """Compile a function on its first call; it holds no lock of the interpreter while it runs, and checks no bounds."""
     from numba import njit
 
-    kernel: Kernel = njit(cache=True, nogil=True, fastmath=_FAST_MATH, error_model="numpy", boundscheck=False)(function)
-    return kernel
+    compile_it = njit(cache=True, nogil=True, fastmath=_FAST_MATH, error_model="numpy", boundscheck=False)
+    return cast(Kernel, compile_it(function))
 
 
 @cache

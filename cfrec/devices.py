@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+import os
 from dataclasses import dataclass
 
 from cfrec.errors import DeviceError
 
 logger = logging.getLogger(__name__)
+
+_RATINGS_FOR_THREADS = 300_000
 
 
 @dataclass(frozen=True)
@@ -65,3 +68,8 @@ def choose_device(wanted: str = "auto") -> Device:
         listed = "; ".join(f"{d.name}: {d.reason or 'ready'}" for d in devices)
         raise DeviceError(f"The device {wanted!r} cannot be used: {chosen.reason}. Use auto, or one that is ready ({listed}).")
     return chosen
+
+
+def cpu_threads(wanted: int, n_ratings: int) -> int:
+    """How many CPU threads to train with: as many as wanted; at 0, all there are where that many ratings make them worth while."""
+    return wanted or (os.cpu_count() or 1 if n_ratings > _RATINGS_FOR_THREADS else 1)

@@ -166,7 +166,7 @@ def _head(manifest: Mapping[str, Any]) -> dict[str, Any]:
         "y_range": (low, high),
         "scale": (lowest, highest, step),
         "source": Source(**{name: _text(value) for name, value in manifest["dataset"].items()}),
-        "config": TrainConfig.from_dict(manifest["config"]),
+        "config": TrainConfig.from_dict({"method": "adam"} | manifest["config"]),  # the first models were all trained by Adam
         "history": [_epoch(entry) for entry in manifest["history"]],
         "metrics": {name: _number(manifest["metrics"][name]) for name in ("mse", "rmse", "mae")},
         "split": None if fraction is None else (_number(fraction), _whole(seed)),

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from threading import Event
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
+from cfrec.compiled import load_kernels
 from cfrec.config import TrainConfig
 from cfrec.devices import choose_device
 from cfrec.errors import DataError
+from cfrec.fitting import OnEpoch, Run
 from cfrec.metrics import prediction_errors
 from cfrec.ratings import Ratings, ReadReport, Source
 from cfrec.trained import TrainedModel
 
-if TYPE_CHECKING:
-    from cfrec.adam import AdamRun, OnEpoch
+logger = logging.getLogger(__name__)
 
 _TIMED_STEPS, _TIMED_RATINGS = 20, 200_000  # what an estimate of the time is made from
 
@@ -65,20 +67,36 @@ def train(
     if not len(train) or not len(valid):
         raise DataError("There are no ratings to train on, or none to validate on.")
     config.check_memory(train.n_users, train.n_movies, len(train) + len(valid))
-    device = choose_device(config.device)
-    from cfrec.adam import AdamRun, use_threads
-
-    with use_threads(config.n_threads):
-        started = time.perf_counter()
-        run = AdamRun(train, valid, config, device.name)
-        if resume:
-            run.restore(resume)
-        outcome, advice = run.fit(on_epoch or (lambda _: None), stop or Event(), pause or Event())
-        trained = _trained_model(run, outcome, advice, time.perf_counter() - started)
+    make_run = _load_method(config)
+    started = time.perf_counter()
+    run = make_run(train, valid)
+    if resume:
+        run.restore(resume)
+    outcome, advice = run.fit(on_epoch or (lambda _: None), stop or Event(), pause or Event())
+    trained = _trained_model(run, outcome, advice, time.perf_counter() - started)
     return replace(trained, metrics=prediction_errors(trained.predict_rows(valid.user_idx, valid.movie_idx), valid.rating))
 
 
-def _trained_model(run: AdamRun, outcome: str, advice: str, fit_seconds: float) -> TrainedModel:
+def prepare() -> None:
+    """Import and compile what training on a CPU needs, so that the first run need not wait for it."""
+    _load_method(TrainConfig(device="cpu"))
+
+
+def _load_method(config: TrainConfig) -> Callable[[Ratings, Ratings], Run]:
+    """Import and compile what a method needs; returns what makes a run of it."""
+    if config.method == "sgd" and config.device in ("auto", "cpu") and (sgd := load_kernels("sgd")):
+        sgd.prepare()
+        return lambda train, valid: sgd.SgdRun(train, valid, config)
+    device = choose_device(config.device).name
+    if config.method == "sgd":
+        config = config.for_adam()
+        logger.info("on %s the recipe %s is trained by Adam", device, config.recipe)
+    from cfrec.adam import AdamRun
+
+    return lambda train, valid: AdamRun(train, valid, config, device)
+
+
+def _trained_model(run: Run, outcome: str, advice: str, fit_seconds: float) -> TrainedModel:
     """The run's best weights with all that is known of them, but for the metrics."""
     weights, train = run.best_weights(), run.ratings
     return TrainedModel(
@@ -86,8 +104,8 @@ def _trained_model(run: AdamRun, outcome: str, advice: str, fit_seconds: float) 
         user_bias=weights["user_bias"],
         movie_factors=weights["movie_factors"],
         movie_bias=weights["movie_bias"],
-        offset=float(run.net.offset),
-        y_range=run.net.y_range,
+        offset=run.offset,
+        y_range=run.y_range,
         scale=train.scale,
         user_ids=train.user_ids,
         movies=train.movies,
@@ -123,18 +141,15 @@ def estimate_seconds(config: TrainConfig, n_users: int, n_movies: int, n_ratings
         Too little memory; no such device.
     """
     config.check_memory(n_users, n_movies, n_ratings)
-    device = choose_device(config.device)
-    from cfrec.adam import AdamRun, use_threads
-
-    n_timed = min(n_ratings, _TIMED_STEPS * config.batch_size, _TIMED_RATINGS)
+    make_run = _load_method(config)
+    n_timed = min(n_ratings, _TIMED_RATINGS if config.method == "sgd" else min(_TIMED_STEPS * config.batch_size, _TIMED_RATINGS))
     sample = _made_up(n_users, n_movies, n_timed)
-    with use_threads(config.n_threads):
-        run = AdamRun(sample, sample.take(np.arange(min(n_timed, config.batch_size))), config, device.name)
-        epochs = []
-        for epoch in (1, 2, 3):
-            started = time.perf_counter()
-            run.time_epoch(epoch)
-            epochs.append(time.perf_counter() - started)
+    run = make_run(sample, sample.take(np.arange(min(n_timed, config.batch_size))))
+    epochs = []
+    for epoch in (1, 2, 3):
+        started = time.perf_counter()
+        run.time_epoch(epoch)
+        epochs.append(time.perf_counter() - started)
     return min(epochs[1:]) * n_ratings / n_timed * config.epochs
 
 

@@ -204,8 +204,8 @@ def test_settings_that_differ_among_three():
     configs = [TrainConfig(seed=7), TrainConfig(n_factors=20, start_at_mean=False), TrainConfig(learning_rate=1.5e-3, weight_decay=0.0)]
     table = differing_settings([stored(name, config=config) for name, config in zip("abc", configs, strict=True)])
     assert table.index.tolist() == ["n_factors", "learning_rate", "start_at_mean", "seed"]
-    assert table["a"].tolist() == ["50", "0.007", "yes", "7"]
-    assert table["b"].tolist() == ["20", "0.007", "no", "42"]
+    assert table["a"].tolist() == ["50", "0.0065", "yes", "7"]
+    assert table["b"].tolist() == ["20", "0.0065", "no", "42"]
     assert table["c"].tolist() == ["50", "0.0015", "yes", "42"]
 
 

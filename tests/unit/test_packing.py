@@ -132,7 +132,7 @@ def test_a_changed_byte_is_noticed_though_the_zip_is_whole(files, name):
 
 
 def test_a_changed_manifest_is_noticed(files):
-    changed = files["manifest.json"].replace(b'"best_epoch": 5', b'"best_epoch": 6')
+    changed = files["manifest.json"].replace(b'"outcome": "completed"', b'"outcome": "stopped"')
     assert changed != files["manifest.json"]
     with pytest.raises(ModelError, match="manifest does not have its SHA-256" + NEXT_STEP):
         unpack_model(zipped(files | {"manifest.json": changed}))

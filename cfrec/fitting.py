@@ -1,0 +1,214 @@
+"""One run of training, whatever does the arithmetic: its epochs, history, best weights, and how it stops, pauses and goes on.
+
+A way of fitting the network is a subclass of ``Run``: it goes through the ratings once, and measures the loss.
+
+Loss of one rating r of user u for movie m, with predicted stars s and n_u, n_m the numbers of training ratings:
+
+    (s - r)^2 + user_l2 * (mean n_u / n_u)^e * |p_u|^2 + movie_l2 * (mean n_m / n_m)^e * |q_m|^2 + bias_l2 * (b_u^2 + b_m^2)
+
+with e = l2_exponent. At e = 0 this is the usual weighted-lambda regularisation (Zhou et al. 2008, "Large-scale parallel
+collaborative filtering"); at e = 1 a plain ridge on each row. Between the two, rows with few ratings are held
+closer to zero than at e = 0, and rows with many closer than at e = 1.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from threading import Event
+from typing import Any
+
+import numpy as np
+
+from cfrec.config import TrainConfig
+from cfrec.errors import ConfigError, DataError
+from cfrec.ratings import FloatArray, IntArray, Ratings
+from cfrec.trained import EpochMetrics, TrainedModel, TrainState
+
+logger = logging.getLogger(__name__)
+OnEpoch = Callable[[EpochMetrics], object]
+MustStop = Callable[[], bool]  # waits while the run is paused
+Weights = dict[str, Any]  # arrays or tensors by name: user_factors, user_bias, movie_factors, movie_bias
+
+_WARM_UP = 0.25  # share of the steps in which one_cycle rises
+_DIVERGED = 2.0  # an epoch has diverged if its training loss is this many times the lowest so far, and worse than guessing the mean
+
+
+class Run(ABC):
+    """One run: the epochs so far, the best weights, and what is needed to go on. A subclass calls ``_begin`` once its weights are there."""
+
+    def __init__(self, train: Ratings, valid: Ratings, config: TrainConfig, device: str) -> None:
+        self.ratings, self.valid_ratings, self.config, self.device = train, valid, config, device
+        self.y_range = config.y_range(train.scale)
+        low, high = self.y_range
+        share = (float(train.rating.mean(dtype=np.float64)) - low) / (high - low)
+        self.offset = math.log(share / (1 - share)) if config.start_at_mean else 0.0
+        self.history: list[EpochMetrics] = []
+        self.paused = 0.0  # seconds of this epoch
+
+    def _begin(self) -> None:
+        self.best_epoch, self.best_loss = 0, self._valid_loss()
+        self.last = self.best = self._weights()
+        self.state: TrainState | None = self._snapshot(0)
+        self.lowest_train_loss = self._start_loss()
+
+    @abstractmethod
+    def _pass(self, epoch: int, must_stop: MustStop) -> float | None:
+        """Go through all ratings once; mean squared error of the guesses on the way, or None when stopped."""
+
+    @abstractmethod
+    def _start_loss(self) -> float:
+        """Mean squared error on training ratings, or some of them, before anything is learned."""
+
+    @abstractmethod
+    def _valid_loss(self) -> float:
+        """Mean squared error on the validation ratings of predictions clipped to the ratings' scale."""
+
+    @abstractmethod
+    def _weights(self) -> Weights:
+        """A copy of the weights as they are."""
+
+    @abstractmethod
+    def _set_weights(self, weights: Mapping[str, FloatArray]) -> None:
+        """Go on from these."""
+
+    @abstractmethod
+    def _memory(self) -> Weights:
+        """A copy of what the optimiser remembers, by name."""
+
+    @abstractmethod
+    def _set_memory(self, memory: Mapping[str, FloatArray]) -> None:
+        """Go on from this."""
+
+    @staticmethod
+    def _to_array(weight: Any) -> FloatArray:
+        array: FloatArray = weight
+        return array
+
+    def fit(self, on_epoch: OnEpoch, stop: Event, pause: Event) -> tuple[str, str]:
+        """Run the epochs; returns (outcome, advice)."""
+
+        def must_stop() -> bool:
+            if pause.is_set():
+                self._wait(pause, stop)
+            return stop.is_set()
+
+        for epoch in range(len(self.history) + 1, self.config.epochs + 1):
+            if 0 < self.config.patience <= len(self.history) - self.best_epoch:
+                return "early_stopped", ""
+            started, self.paused = time.perf_counter(), 0.0
+            train_loss = self._pass(epoch, must_stop)
+            if train_loss is None:
+                self._keep_if_best(epoch, self._valid_loss(), self._weights())
+                return "stopped", ""
+            valid_loss = self._valid_loss()
+            if advice := self._divergence(epoch, train_loss, valid_loss):
+                logger.warning("%s", advice)
+                return "diverged", advice
+            seconds = time.perf_counter() - started - self.paused
+            rate, speed = self.learning_rate(epoch / self.config.epochs), len(self.ratings) / seconds
+            self.history.append(EpochMetrics(epoch, train_loss, valid_loss, rate, seconds, speed))
+            self.last = self._weights()
+            self._keep_if_best(epoch, valid_loss, self.last)
+            self.state = self._snapshot(epoch)
+            on_epoch(self.history[-1])
+        if self.best_epoch == 0 and self.best_loss > 0.01 * self.ratings.scale[2] ** 2:
+            return "completed", f"Nothing was learned: no epoch was better than the random start. {self._advice()}"
+        return "completed", ""
+
+    def time_epoch(self, epoch: int) -> None:
+        """Go through the ratings once and wait until the device has done so."""
+        self._pass(epoch, lambda: False)
+
+    def _wait(self, pause: Event, stop: Event) -> None:
+        began = time.perf_counter()
+        while pause.is_set() and not stop.is_set():
+            time.sleep(0.02)
+        self.paused += time.perf_counter() - began
+
+    def learning_rate(self, progress: float) -> float:
+        """The learning rate when this share of the run is done."""
+        peak = self.config.learning_rate
+        if self.config.schedule == "linear":
+            return peak * (1 - progress)
+        if self.config.schedule == "one_cycle":
+            rising = progress < _WARM_UP
+            angle = progress / _WARM_UP - 1 if rising else (progress - _WARM_UP) / (1 - _WARM_UP)
+            return peak * (0.04 + 0.96 * (1 + math.cos(math.pi * angle)) / 2)
+        return peak
+
+    def _advice(self) -> str:
+        return f"Try a smaller learning rate, such as {self.config.gentler().learning_rate:g}."
+
+    def _divergence(self, epoch: int, train_loss: float, valid_loss: float) -> str:
+        """Advice if the epoch has diverged, else nothing."""
+        guessing = float(self.ratings.rating.var()) + 0.01 * self.ratings.scale[2] ** 2
+        limit = max(_DIVERGED * self.lowest_train_loss, guessing)
+        if math.isfinite(train_loss) and math.isfinite(valid_loss) and train_loss <= limit:
+            self.lowest_train_loss = min(self.lowest_train_loss, train_loss)
+            return ""
+        return (
+            f"Training diverged in epoch {epoch}: its loss went to {train_loss:.3g} from {self.lowest_train_loss:.3g}. "
+            f"The weights of epoch {self.best_epoch} are kept. {self._advice()}"
+        )
+
+    def _keep_if_best(self, epoch: int, valid_loss: float, weights: Weights) -> None:
+        if valid_loss < self.best_loss:
+            self.best_epoch, self.best_loss, self.best = epoch, valid_loss, weights
+
+    def _snapshot(self, epoch: int) -> TrainState | None:
+        """Where the run stands after a whole epoch."""
+        kinds = {"last": self.last, "best": self.best, "memory": self._memory()}
+        arrays = {f"{kind}.{name}": self._to_array(a) for kind, named in kinds.items() for name, a in named.items()}
+        return TrainState(epoch, self.best_epoch, arrays)
+
+    def restore(self, trained: TrainedModel) -> None:
+        """Go back to where a run stood after its last whole epoch."""
+        state = trained.state
+        if state is None or self.state is None:
+            raise ConfigError("This model was stored without the state that resuming needs. Train it again, or start a new run.")
+        free = ("epochs", "patience", "device", "n_threads", "recipe")
+        mine, theirs = ({k: v for k, v in asdict(c).items() if k not in free} for c in (self.config, trained.config))
+        if changed := [name for name in mine if mine[name] != theirs[name]]:
+            raise ConfigError(f"A run can only be resumed with its own settings; changed: {', '.join(changed)}.")
+        if self.config.schedule != "constant" and self.config.epochs != trained.config.epochs:
+            raise ConfigError(f"The schedule {self.config.schedule} spans the whole run: its epochs cannot be changed. Start a new run.")
+        if trained.fingerprint != self.ratings.fingerprint():
+            raise DataError("The run to resume was trained on other ratings, or on another split of them.")
+        if {name: a.shape for name, a in state.arrays.items()} != {name: a.shape for name, a in self.state.arrays.items()}:
+            raise ConfigError("The stored state does not fit this network. Start a new run.")
+        self._take_state(state)
+        self.history = list(trained.history)
+        self.best_loss = min([self.best_loss, *(m.valid_loss for m in self.history)])
+        self.lowest_train_loss = min([self.lowest_train_loss, *(m.train_loss for m in self.history)])
+
+    def _take_state(self, state: TrainState) -> None:
+        def part(kind: str) -> Weights:
+            return {name.removeprefix(f"{kind}."): array for name, array in state.arrays.items() if name.startswith(f"{kind}.")}
+
+        self._set_weights(part("best"))
+        self.best = self._weights()
+        self._set_weights(part("last"))
+        self.last = self._weights()
+        self._set_memory(part("memory"))
+        self.best_epoch, self.state = state.best_epoch, state
+
+    def best_weights(self) -> dict[str, FloatArray]:
+        """The best weights as arrays. Rows that no training rating touched are zero: nothing was learned of them."""
+        arrays = {name: self._to_array(weight).copy() for name, weight in self.best.items()}
+        for kind, rows in (("user", self.ratings.user_idx), ("movie", self.ratings.movie_idx)):
+            untouched = np.bincount(rows, minlength=len(arrays[f"{kind}_bias"])) == 0
+            arrays[f"{kind}_factors"][untouched] = 0
+            arrays[f"{kind}_bias"][untouched] = 0
+        return arrays
+
+
+def penalties(rows: IntArray, n_rows: int, l2: float, exponent: float) -> FloatArray:
+    """What each rating adds for its row's squared weights, one number a row: ``l2 * (mean n / n) ** exponent``."""
+    counts = np.bincount(rows, minlength=n_rows).clip(min=1)
+    shares: FloatArray = (l2 * (counts.mean() / counts) ** exponent).astype(np.float32)
+    return shares

@@ -1,0 +1,159 @@
+import math
+
+import numpy as np
+import pytest
+
+from cfrec.kernels import (
+    BATCH,
+    BIAS,
+    BIAS_SQUARE,
+    L2,
+    N_COLUMNS,
+    SQUARE,
+    Link,
+    Rows,
+    Rule,
+    Triples,
+    arrange,
+    learn,
+    shuffle,
+    sigmoid,
+    squared_error,
+)
+
+LINK = Link(np.float32(0.3), np.float32(0.5), np.float32(5.0))
+
+
+def triples_of(users, movies, stars):
+    return Triples(np.array(users, np.int32), np.array(movies, np.int32), np.array(stars, np.float32))
+
+
+def rows_of(n, seed, n_factors=5, lanes=32):
+    random = np.random.default_rng(seed)
+    rows = np.zeros((n, lanes + N_COLUMNS), np.float32)
+    rows[:, :n_factors] = random.normal(0, 0.5, (n, n_factors))
+    rows[:, lanes + BIAS] = random.normal(0, 0.3, n)
+    rows[:, lanes + SQUARE], rows[:, lanes + BIAS_SQUARE] = random.uniform(0.1, 0.5, n), random.uniform(0.1, 0.5, n)
+    rows[:, lanes + L2] = random.uniform(0.05, 0.3, n)
+    return rows
+
+
+def learned_by_the_formulas(triples, rows, rate_of, *, bias_l2=0.02, beta2=0.9, n_factors=5):
+    """The docstring of cfrec.sgd in double precision, one rating after the other; returns rows and the squared errors' sum."""
+    users, movies = rows.users.astype(np.float64), rows.movies.astype(np.float64)
+    lanes, squared = users.shape[1] - N_COLUMNS, 0.0
+    offset, low, span = (float(x) for x in LINK)
+    for n, (u, m, r) in enumerate(zip(*triples, strict=True)):
+        p, q = users[u].copy(), movies[m].copy()
+        share = 1 / (1 + math.exp(-(p[:lanes] @ q[:lanes] + p[lanes + BIAS] + q[lanes + BIAS] + offset)))
+        miss = r - (low + span * share)
+        squared += miss**2
+        g = miss * span * share * (1 - share)
+        for row, other, target in ((p, q, users[u]), (q, p, movies[m])):
+            d = g * other[:lanes] - row[lanes + L2] * row[:lanes]
+            target[lanes + SQUARE] = beta2 * row[lanes + SQUARE] + (1 - beta2) * (d @ d) / n_factors
+            target[:lanes] = row[:lanes] + rate_of(n) * d / math.sqrt(target[lanes + SQUARE])
+            d = g - bias_l2 * row[lanes + BIAS]
+            target[lanes + BIAS_SQUARE] = beta2 * row[lanes + BIAS_SQUARE] + (1 - beta2) * d * d
+            target[lanes + BIAS] = row[lanes + BIAS] + rate_of(n) * d / math.sqrt(target[lanes + BIAS_SQUARE])
+    return users, movies, squared
+
+
+@pytest.mark.parametrize("n", [1, BATCH, 2 * BATCH + 3])
+def test_learning_follows_the_formulas(n):
+    random = np.random.default_rng(1)
+    triples = triples_of(random.permutation(n), random.permutation(n), random.integers(1, 6, n))  # no row twice
+    rows = Rows(rows_of(n, 2), rows_of(n, 3))
+    wanted = learned_by_the_formulas(triples, rows, lambda k: 0.01 + (0.03 - 0.01) * (k // BATCH * BATCH) / n)
+    rule = Rule(LINK, *(np.float32(x) for x in (0.02, 0.9, 0.01, 0.03, 1 / 5)))
+    squared = learn(triples, (0, n), rows, rule)
+    assert squared == pytest.approx(wanted[2], rel=1e-4)
+    assert rows.users == pytest.approx(wanted[0], abs=2e-5)
+    assert rows.movies == pytest.approx(wanted[1], abs=2e-5)
+
+
+def test_a_row_that_comes_again_in_the_next_batch_goes_on_from_what_it_learned():
+    random = np.random.default_rng(4)
+    users, movies = [*range(BATCH), *range(BATCH)], [*range(BATCH), *range(1, BATCH), 0]
+    triples = triples_of(users, movies, random.integers(1, 6, 2 * BATCH))
+    rows = Rows(rows_of(BATCH, 2), rows_of(BATCH, 3))
+    wanted = learned_by_the_formulas(triples, rows, lambda _: 0.01)
+    learn(triples, (0, 2 * BATCH), rows, Rule(LINK, *(np.float32(x) for x in (0.02, 0.9, 0.01, 0.01, 1 / 5))))
+    assert rows.users == pytest.approx(wanted[0], abs=2e-5)
+    assert rows.movies == pytest.approx(wanted[1], abs=2e-5)
+
+
+def test_only_the_part_that_is_named_is_learned_from():
+    triples, rows = triples_of([0, 1, 2], [0, 1, 2], [5, 5, 5]), Rows(rows_of(3, 2), rows_of(3, 3))
+    before = rows.users.copy()
+    learn(triples, (1, 2), rows, Rule(LINK, *(np.float32(x) for x in (0.02, 0.9, 0.01, 0.01, 1 / 5))))
+    assert (rows.users != before).any(axis=1).tolist() == [False, True, False]
+
+
+def test_near_zero_a_row_becomes_at_most_as_long_as_the_other():
+    """Mean squares near zero would make any step: a batch with one user sixteen times once exploded."""
+    triples = triples_of([0] * BATCH, range(BATCH), [5] * BATCH)
+    rows = Rows(rows_of(1, 2), rows_of(BATCH, 3))
+    for table in rows:
+        table[:, :32] *= 1e-4
+        table[:, 32 + SQUARE] = table[:, 32 + BIAS_SQUARE] = 0
+    before = rows.movies.copy()
+    learn(triples, (0, BATCH), rows, Rule(LINK, *(np.float32(x) for x in (0.0, 0.9, 0.02, 0.02, 1 / 5))))
+    assert np.linalg.norm(rows.users[0, :32]) <= 1.01 * sum(np.linalg.norm(row[:32]) for row in (*before, rows_of(1, 2)[0] * 1e-4)) * 2
+    assert np.isfinite(rows.users).all()
+
+
+def test_the_sigmoid_is_one():
+    for z in np.linspace(-30, 30, 2001, dtype=np.float32):
+        assert sigmoid(z) == pytest.approx(1 / (1 + math.exp(-float(z))), abs=1.3e-4 if abs(z) > 9 else 2.2e-5)
+
+
+def test_squared_error_by_hand():
+    rows = Rows(np.zeros((1, 32 + N_COLUMNS), np.float32), np.zeros((2, 32 + N_COLUMNS), np.float32))
+    rows.users[0, :2], rows.movies[0, :2] = (1, 2), (0.5, 0.25)
+    rows.users[0, 32 + BIAS], rows.movies[1, 32 + BIAS] = 0.1, 20
+    triples = triples_of([0, 0], [0, 1], [4, 4])
+    first = 0.5 + 5 / (1 + math.exp(-(1 + 0.1 + 0.3)))
+    limits = (np.float32(1), np.float32(5))
+    assert squared_error(triples, (0, 1), rows, LINK, limits) == pytest.approx((4 - first) ** 2, rel=1e-3)
+    assert squared_error(triples, (1, 2), rows, LINK, limits) == pytest.approx(1.0)  # 5.5 stars count as 5
+
+
+def test_shuffling_keeps_ratings_together_and_mixes_them():
+    n = 1000
+    triples = triples_of(range(n), range(n), np.arange(n))
+    shuffle(triples, (100, 900), 7)
+    users, movies, stars = triples
+    assert (users == movies).all()
+    assert (users == stars).all()
+    assert (users[:100] == np.arange(100)).all()
+    assert (users[900:] == np.arange(900, n)).all()
+    assert sorted(users[100:900]) == list(range(100, 900))
+    assert abs(np.corrcoef(users[100:900], np.arange(800))[0, 1]) < 0.1
+    again = triples_of(range(n), range(n), np.arange(n))
+    shuffle(again, (100, 900), 8)
+    assert (again.users != users).mean() > 0.7
+
+
+def test_shuffling_gives_every_order_alike():
+    orders = {}
+    for seed in range(1, 6001):
+        triples = triples_of([0, 1, 2], [0, 1, 2], [0, 1, 2])
+        shuffle(triples, (0, 3), seed * 2_654_435_761)
+        orders[tuple(triples.users)] = orders.get(tuple(triples.users), 0) + 1
+    assert len(orders) == 6
+    assert min(orders.values()) > 850
+
+
+def test_ratings_are_arranged_cell_by_cell():
+    random = np.random.default_rng(0)
+    source = triples_of(random.integers(0, 20, 200), random.integers(0, 30, 200), random.integers(1, 6, 200))
+    user_block, movie_block = (np.arange(20) // 7).astype(np.int32), (np.arange(30) // 10).astype(np.int32)
+    triples, starts = triples_of(np.zeros(200), np.zeros(200), np.zeros(200)), np.zeros(10, np.int64)
+    arrange(source, user_block, movie_block, triples, starts)
+    assert starts[0] == 0
+    assert starts[-1] == 200
+    for cell in range(9):
+        part = slice(starts[cell], starts[cell + 1])
+        assert (user_block[triples.users[part]] * 3 + movie_block[triples.movies[part]] == cell).all()
+    assert sorted(zip(*source, strict=True)) == sorted(zip(*triples, strict=True))
