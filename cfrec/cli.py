@@ -12,7 +12,7 @@ from dataclasses import fields
 from typing import NoReturn
 
 from cfrec import commands
-from cfrec.config import DEFAULT_PRESET, PRESETS_EXPLAINED, SCHEDULES, TrainConfig
+from cfrec.config import DEFAULT_PRESET, PRESETS_EXPLAINED, TrainConfig
 from cfrec.datasets import DATASETS
 from cfrec.errors import CfrecError
 
@@ -33,7 +33,14 @@ def _count(text: str) -> int:
     return int(text)
 
 
+def _size(text: str) -> int:
+    if not 1_000 <= float(text) <= 1e9:
+        raise ValueError
+    return int(float(text))
+
+
 _count.__name__ = "number from 1 on"  # argparse says: invalid … value
+_size.__name__ = "number of ratings from 1,000 to 1e9"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -65,7 +72,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="python -m cfrec", description=_DESCRIPTION)
     parser.set_defaults(verbose=False)
     commands_ = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for add in (_add_data, _add_train, _add_evaluate, _add_views, _add_recommend, _add_models, _add_export):
+    for add in (_add_data, _add_train, _add_evaluate, _add_views, _add_recommend, _add_models, _add_export, _add_bench):
         add(commands_)
     return parser
 
@@ -109,9 +116,10 @@ def _add_train(commands_: _Commands[_Parser]) -> None:
     parser.add_argument("--device", metavar="NAME", help="auto, cpu, cuda, cuda:1 or mps (default: auto)")
     settings = parser.add_argument_group("settings", "What is left out comes from the preset.")
     explained = {setting.name: setting for setting in fields(TrainConfig)}
-    settings.add_argument("--schedule", choices=SCHEDULES, help=_escape(explained["schedule"].metadata["help"]))
     for name, setting in explained.items():
-        low, high, text = (setting.metadata[key] for key in ("low", "high", "help"))
+        low, high, text, options = (setting.metadata[key] for key in ("low", "high", "help", "options"))
+        if options:
+            settings.add_argument(f"--{name}", choices=options, help=_escape(text))
         if low is not None:  # each number is a flag
             kind = int if setting.type == "int" else float
             settings.add_argument("--" + name.replace("_", "-"), type=kind, metavar="N", help=_escape(f"{text} ({low} to {high})"))
@@ -170,3 +178,15 @@ def _add_export(commands_: _Commands[_Parser]) -> None:
     parser.add_argument("model", metavar="MODEL", help="a stored model, such as models/ml-100k")
     parser.add_argument("--format", required=True, choices=["csv", "projector", "html"], help="tables; the Embedding Projector; a 3D map")
     parser.add_argument("folder", metavar="DIR", help="where to write the files")
+
+
+def _add_bench(commands_: _Commands[_Parser]) -> None:
+    text = "How fast training is on this machine, on ratings that are made up, with MovieLens' shape."
+    parser = _command(commands_, "bench", commands.bench, text)
+    parser.add_argument(
+        "sizes", nargs="*", type=_size, default=[100_000, 1_000_000], metavar="RATINGS", help="such as 1e6 (default: 1e5 1e6)"
+    )
+    parser.add_argument("--preset", choices=TrainConfig.preset_names(), default=DEFAULT_PRESET, help=f"(default: {DEFAULT_PRESET})")
+    parser.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu, cuda, cuda:1 or mps (default: auto)")
+    for name, text in (("epochs", "epochs before the timed ones"), ("n-factors", "factors"), ("n-threads", "threads")):
+        parser.add_argument(f"--{name}", type=_count, metavar="N", help=f"{text} (default: the preset's)")

@@ -120,9 +120,11 @@ class Run(ABC):
             return "completed", f"Nothing was learned: no epoch was better than the random start. {self._advice()}"
         return "completed", ""
 
-    def time_epoch(self, epoch: int) -> None:
-        """Go through the ratings once and wait until the device has done so."""
+    def time_epoch(self, epoch: int) -> float:
+        """Go through the ratings once and wait until the device has done so; returns the seconds."""
+        started = time.perf_counter()
         self._pass(epoch, lambda: False)
+        return time.perf_counter() - started
 
     def _wait(self, pause: Event, stop: Event) -> None:
         began = time.perf_counter()

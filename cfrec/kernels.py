@@ -1,6 +1,6 @@
 """What ``sgd`` does to single ratings, as compiled kernels, and the arrays that it hands them.
 
-Sixteen ratings are guessed, then learned from: so the processor works on all of them at once, rather than wait for each in turn.
+Thirty-two ratings are guessed, then learned from: so the processor works on all of them at once, rather than wait for each in turn.
 """
 
 from __future__ import annotations
@@ -14,14 +14,15 @@ import numpy.typing as npt
 from cfrec.compiled import compiled
 from cfrec.ratings import FloatArray, IntArray
 
-BATCH = 16
-# Columns of a row of the network, counted from the end of its padded factors: its bias, the mean squares of the latest gradients
-# of its factors and of its bias, and the penalty on its factors. They lie in the cache lines that are fetched for the factors.
-BIAS, SQUARE, BIAS_SQUARE, L2, N_COLUMNS = 0, 1, 2, 3, 16
+BATCH = 32
+# A row of the network ends with its bias, the mean square of its factors' latest gradients, and the penalty on its factors: in cache
+# lines that are fetched for the factors anyway. They are counted from the end.
+BIAS, SQUARE, L2 = 1, 2, 3
+N_COLUMNS = 3
 # Where the numbers of a batch begin in its notes, one for each rating; P is the user's row, and Q the movie's.
-_STARS, _DOT, _SLOPE, *_OF_ROWS = (k * BATCH for k in range(17))
-_P_LENGTH, _P_BIAS, _P_SQUARE, _P_BIAS_SQUARE, _P_L2, _P_STEP, _P_BIAS_STEP = _OF_ROWS[:7]
-_Q_LENGTH, _Q_BIAS, _Q_SQUARE, _Q_BIAS_SQUARE, _Q_L2, _Q_STEP, _Q_BIAS_STEP = _OF_ROWS[7:]
+_STARS, _DOT, _SLOPE, *_OF_ROWS = (k * BATCH for k in range(15))
+_P_LENGTH, _P_BIAS, _P_SQUARE, _P_L2, _P_STEP, _P_BIAS_STEP = _OF_ROWS[:6]
+_Q_LENGTH, _Q_BIAS, _Q_SQUARE, _Q_L2, _Q_STEP, _Q_BIAS_STEP = _OF_ROWS[6:]
 _NOTHING, _ONE, _TWO, _TINY = np.float32(0), np.float32(1), np.float32(2), np.float32(1e-12)
 
 
@@ -34,7 +35,7 @@ class Triples(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """The network's rows, (n_users or n_movies, padded factors + N_COLUMNS)."""
+    """The network's rows, (n_users or n_movies, n_lanes): factors, zeros, and the N_COLUMNS."""
 
     users: FloatArray
     movies: FloatArray
@@ -103,20 +104,22 @@ def sigmoid(z: np.float32) -> np.float32:
 
 @compiled
 def _look_up(triples: Triples, first: int, size: int, rows: Rows, notes: FloatArray) -> None:
-    """Note what is known of a batch: its stars, dot products and lengths, and the columns of its rows."""
-    n_lanes = rows.users.shape[1] - N_COLUMNS
+    """Note what is known of a batch: its stars, dot products and squared lengths, and the columns of its rows."""
+    n_lanes = rows.users.shape[1]
+    bias, square, l2 = n_lanes - BIAS, n_lanes - SQUARE, n_lanes - L2
     for j in range(size):
         p, q = rows.users[triples.users[first + j]], rows.movies[triples.movies[first + j]]
         pq = pp = qq = _NOTHING
-        for k in range(n_lanes):
+        for k in range(n_lanes):  # over the columns too: whole lanes are faster, and their part is taken off again
             pq += p[k] * q[k]
             pp += p[k] * p[k]
             qq += q[k] * q[k]
-        notes[_STARS + j], notes[_DOT + j], notes[_P_LENGTH + j], notes[_Q_LENGTH + j] = triples.stars[first + j], pq, pp, qq
-        notes[_P_BIAS + j], notes[_Q_BIAS + j] = p[n_lanes + BIAS], q[n_lanes + BIAS]
-        notes[_P_SQUARE + j], notes[_Q_SQUARE + j] = p[n_lanes + SQUARE], q[n_lanes + SQUARE]
-        notes[_P_BIAS_SQUARE + j], notes[_Q_BIAS_SQUARE + j] = p[n_lanes + BIAS_SQUARE], q[n_lanes + BIAS_SQUARE]
-        notes[_P_L2 + j], notes[_Q_L2 + j] = p[n_lanes + L2], q[n_lanes + L2]
+        notes[_STARS + j] = triples.stars[first + j]
+        notes[_DOT + j] = pq - p[bias] * q[bias] - p[square] * q[square] - p[l2] * q[l2]
+        notes[_P_LENGTH + j] = pp - p[bias] * p[bias] - p[square] * p[square] - p[l2] * p[l2]
+        notes[_Q_LENGTH + j] = qq - q[bias] * q[bias] - q[square] * q[square] - q[l2] * q[l2]
+        notes[_P_BIAS + j], notes[_P_SQUARE + j], notes[_P_L2 + j] = p[bias], p[square], p[l2]
+        notes[_Q_BIAS + j], notes[_Q_SQUARE + j], notes[_Q_L2 + j] = q[bias], q[square], q[l2]
 
 
 @compiled
@@ -149,58 +152,68 @@ def _find_steps(notes: FloatArray, size: int, rate: np.float32, rule: Rule) -> N
             min(rate / math.sqrt(p_square + _TINY), most),
             min(rate / math.sqrt(q_square + _TINY), most),
         )
-    for j in range(size):
-        p_slope, q_slope = (notes[_SLOPE + j] - rule.bias_l2 * notes[_P_BIAS + j], notes[_SLOPE + j] - rule.bias_l2 * notes[_Q_BIAS + j])
-        p_square = rule.beta2 * notes[_P_BIAS_SQUARE + j] + forget * p_slope * p_slope
-        q_square = rule.beta2 * notes[_Q_BIAS_SQUARE + j] + forget * q_slope * q_slope
-        notes[_P_BIAS_SQUARE + j], notes[_Q_BIAS_SQUARE + j] = p_square, q_square
-        notes[_P_BIAS_STEP + j] = rate * p_slope / math.sqrt(p_square + _TINY)
-        notes[_Q_BIAS_STEP + j] = rate * q_slope / math.sqrt(q_square + _TINY)
+        notes[_P_BIAS_STEP + j] = rate * (g - rule.bias_l2 * notes[_P_BIAS + j])
+        notes[_Q_BIAS_STEP + j] = rate * (g - rule.bias_l2 * notes[_Q_BIAS + j])
 
 
 @compiled
 def _take_steps(triples: Triples, first: int, size: int, rows: Rows, notes: FloatArray) -> None:
     """Change the rows of a batch."""
-    n_lanes = rows.users.shape[1] - N_COLUMNS
+    n_lanes = rows.users.shape[1]
+    bias, square, l2 = n_lanes - BIAS, n_lanes - SQUARE, n_lanes - L2
     for j in range(size):
         p, q = rows.users[triples.users[first + j]], rows.movies[triples.movies[first + j]]
+        p_bias, q_bias = p[bias] + notes[_P_BIAS_STEP + j], q[bias] + notes[_Q_BIAS_STEP + j]
         keep_p, keep_q = _ONE - notes[_P_STEP + j] * notes[_P_L2 + j], _ONE - notes[_Q_STEP + j] * notes[_Q_L2 + j]
         add_p, add_q = notes[_P_STEP + j] * notes[_SLOPE + j], notes[_Q_STEP + j] * notes[_SLOPE + j]
         for k in range(n_lanes):
             before = p[k]
             p[k] = keep_p * before + add_p * q[k]
             q[k] = keep_q * q[k] + add_q * before
-        p[n_lanes + BIAS] += notes[_P_BIAS_STEP + j]
-        q[n_lanes + BIAS] += notes[_Q_BIAS_STEP + j]
-        p[n_lanes + SQUARE], q[n_lanes + SQUARE] = notes[_P_SQUARE + j], notes[_Q_SQUARE + j]
-        p[n_lanes + BIAS_SQUARE], q[n_lanes + BIAS_SQUARE] = notes[_P_BIAS_SQUARE + j], notes[_Q_BIAS_SQUARE + j]
+        p[bias], p[square], p[l2] = p_bias, notes[_P_SQUARE + j], notes[_P_L2 + j]
+        q[bias], q[square], q[l2] = q_bias, notes[_Q_SQUARE + j], notes[_Q_L2 + j]
 
 
 @compiled
-def learn(triples: Triples, part: tuple[int, int], rows: Rows, rule: Rule) -> float:
-    """Learn from ratings, at a rate that goes from the first to the last; returns the sum of their squared errors."""
-    notes = np.zeros(17 * BATCH, np.float32)
-    change = (rule.last_rate - rule.first_rate) / np.float32(max(part[1] - part[0], 1))
-    squared = 0.0
-    for first in range(part[0], part[1], BATCH):
-        size = min(BATCH, part[1] - first)
-        _look_up(triples, first, size, rows, notes)
-        squared += float(_guess(notes, size, rule.link))
-        _find_steps(notes, size, rule.first_rate + change * np.float32(first - part[0]), rule)
-        _take_steps(triples, first, size, rows, notes)
-    return squared
+def learn(triples: Triples, parts: npt.NDArray[np.int64], rows: Rows, rule: Rule, squared: npt.NDArray[np.float64]) -> None:
+    """Learn from parts of the ratings, at a rate that goes in each from the first to the last; write their summed squared errors.
+
+    A part is (start, stop, stride): its batches are taken ``stride`` apart, round and round, and each once, since stride and their
+    number have no divisor in common.
+    """
+    notes = np.zeros(15 * BATCH, np.float32)
+    for part in range(len(parts)):
+        start, stop, stride = parts[part]
+        n_batches = (stop - start + BATCH - 1) // BATCH
+        change = (rule.last_rate - rule.first_rate) / np.float32(max(n_batches, 1))
+        at = 0
+        for n in range(n_batches):
+            at = (at + stride) % n_batches
+            first = start + at * BATCH
+            size = min(BATCH, stop - first)
+            _look_up(triples, first, size, rows, notes)
+            squared[part] += _guess(notes, size, rule.link)
+            _find_steps(notes, size, rule.first_rate + change * np.float32(n), rule)
+            _take_steps(triples, first, size, rows, notes)
 
 
 @compiled
-def squared_error(triples: Triples, part: tuple[int, int], rows: Rows, link: Link, limits: tuple[np.float32, np.float32]) -> float:
-    """Sum of squared errors of predictions that are clipped to lie between the limits."""
-    n_lanes = rows.users.shape[1] - N_COLUMNS
-    squared = 0.0
-    for n in range(part[0], part[1]):
-        p, q = rows.users[triples.users[n]], rows.movies[triples.movies[n]]
-        z = link.offset + p[n_lanes + BIAS] + q[n_lanes + BIAS]
-        for k in range(n_lanes):
-            z += p[k] * q[k]
-        miss = min(max(link.low + link.span * sigmoid(z), limits[0]), limits[1]) - triples.stars[n]
-        squared += miss * miss
-    return squared
+def add_squared_errors(
+    triples: Triples,
+    parts: npt.NDArray[np.int64],
+    rows: Rows,
+    rule: tuple[Link, np.float32, np.float32],
+    squared: npt.NDArray[np.float64],
+) -> None:
+    """Write the summed squared errors of parts (start, stop, …) of the ratings; the rule has the limits that predictions are clipped to."""
+    link, lowest, highest = rule
+    n_lanes = rows.users.shape[1]
+    bias, square, l2 = n_lanes - BIAS, n_lanes - SQUARE, n_lanes - L2
+    for part in range(len(parts)):
+        for n in range(parts[part, 0], parts[part, 1]):
+            p, q = rows.users[triples.users[n]], rows.movies[triples.movies[n]]
+            z = link.offset + p[bias] + q[bias] - p[bias] * q[bias] - p[square] * q[square] - p[l2] * q[l2]
+            for k in range(n_lanes):
+                z += p[k] * q[k]
+            miss = min(max(link.low + link.span * sigmoid(z), lowest), highest) - triples.stars[n]
+            squared[part] += miss * miss

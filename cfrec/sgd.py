@@ -2,11 +2,11 @@
 
 For each rating r of user u for movie m, with z = p_u . q_m + b_u + b_m + offset, s = low + (high - low) * sigmoid(z) and
 g = (r - s) * (high - low) * sigmoid(z) * (1 - sigmoid(z)), all four of its weights go down half the gradient of its loss (see
-``fitting``). Each divides its step by the root mean square of its own latest gradients:
+``fitting``). Factors divide their step by the root mean square of the row's latest gradients:
 
     d = g * q_m - l2_u * p_u        v_u = beta2 * v_u + (1 - beta2) * |d|^2 / n_factors        p_u += rate * d / sqrt(v_u)
 
-and likewise q_m, with p_u and l2_m, and b_u and b_m, with d = g - bias_l2 * b. l2_u = user_l2 * (mean n_u / n_u)^e, and l2_m likewise.
+and likewise q_m, with p_u and l2_m; biases don't: b += rate * (g - bias_l2 * b). l2_u = user_l2 * (mean n_u / n_u)^e, and l2_m likewise.
 This is the gradient descent of Funk (2006) and of Koren, Bell & Volinsky (2009), "Matrix factorization techniques for recommender
 systems", with RMSprop's step (Tieleman & Hinton 2012), of which one number is kept for a row, as LIBMF does for Adagrad's (Chin et
 al. 2015): |d|^2 follows from p_u . q_m and the rows' lengths. It predicts better than plain steps.
@@ -14,16 +14,16 @@ al. 2015): |d|^2 follows from p_u . q_m and the rows' lengths. It predicts bette
 Users and movies are cut into ``n_blocks`` groups with about equally many ratings each, and the ratings into n_blocks^2 cells.
 Cells that share neither users nor movies are learned from at once, without locks (Gemulla et al. 2011, "Large-scale matrix
 factorization with distributed stochastic gradient descent"): whatever the number of threads, the result is the same to the bit.
-A cell's rows stay in the processor's cache, and its ratings are put in a new order in every epoch.
+A cell's rows stay in the processor's cache. Its ratings are shuffled once, and their batches taken in a new order in every epoch.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import cache
-from itertools import chain
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -31,27 +31,18 @@ import numpy.typing as npt
 from cfrec.config import TrainConfig
 from cfrec.devices import cpu_threads
 from cfrec.fitting import MustStop, Run, Weights, penalties
-from cfrec.kernels import BIAS, BIAS_SQUARE, L2, N_COLUMNS, SQUARE, Link, Rows, Rule, Triples, arrange, learn, shuffle, squared_error
+from cfrec.kernels import BATCH, BIAS, L2, N_COLUMNS, SQUARE, Link, Rows, Rule, Triples, add_squared_errors, arrange, learn, shuffle
 from cfrec.ratings import FloatArray, IntArray, Ratings
-from cfrec.trained import TrainState
 
-_LANES = 32  # factors are padded with zeros to a multiple of so many floats: what compiled loops go through fastest
+_LANES = 32  # rows are a multiple of so many floats long: what compiled loops go through fastest
 _ALIGNMENT = 64  # bytes: a cache line
-_ONE_CELL = 300_000  # up to so many ratings, all rows are in the cache anyhow
-_N_BLOCKS = 16
+_CELL = 30_000  # ratings, about: fewer are not worth a thread's while
+_MOST_BLOCKS = 64
 _CHUNK = 1 << 20  # ratings whose loss is measured at a time
 _SAMPLE = 1 << 18  # training ratings from which the loss at the start is measured
 
 
-@dataclass(frozen=True)
-class _Task:
-    """Ratings from start to stop, and how to learn from them."""
-
-    start: int
-    stop: int
-    seed: int = 0
-    first_rate: float = 0.0
-    last_rate: float = 0.0
+Parts = npt.NDArray[np.int64]  # rows of start, stop (ratings), and for learning stride (see kernels.learn)
 
 
 class SgdRun(Run):
@@ -60,6 +51,7 @@ class SgdRun(Run):
     def __init__(self, train: Ratings, valid: Ratings, config: TrainConfig, device: str = "cpu") -> None:
         super().__init__(train, valid, config, device)
         self.n_threads = cpu_threads(config.n_threads, len(train))
+        self.pool = ThreadPoolExecutor(max(self.n_threads - 1, 1))
         random = np.random.default_rng(config.seed)
         self.rows = Rows(_random_rows(random, train.n_users, config), _random_rows(random, train.n_movies, config))
         self._column("user", L2)[:] = penalties(train.user_idx, train.n_users, config.user_l2, config.l2_exponent)
@@ -71,49 +63,46 @@ class SgdRun(Run):
 
     def _arrange(self, train: Ratings) -> None:
         """Copy the ratings, cell by cell."""
-        self.n_blocks, n = 1 if len(train) <= _ONE_CELL else _N_BLOCKS, len(train)
+        self.n_blocks, n = _count_blocks(len(train)), len(train)
         user_block = _even_blocks(np.bincount(train.user_idx, minlength=train.n_users), self.n_blocks)
         movie_block = _even_blocks(np.bincount(train.movie_idx, minlength=train.n_movies), self.n_blocks)
         self.triples = Triples(np.empty(n, np.int32), np.empty(n, np.int32), np.empty(n, np.float32))
         self.starts = np.zeros(self.n_blocks**2 + 1, np.int64)
         arrange(_read_only(Triples(train.user_idx, train.movie_idx, train.rating)), user_block, movie_block, self.triples, self.starts)
+        seeds = np.random.default_rng(self.config.seed).integers(1, 2**62, self.n_blocks**2).tolist()
+        for start, stop, seed in zip(self.starts[:-1].tolist(), self.starts[1:].tolist(), seeds, strict=True):
+            shuffle(self.triples, (start, stop), seed)
 
-    def _rounds(self, epoch: int) -> Iterator[list[_Task]]:
-        """The tasks of an epoch; those of one round share neither users nor movies."""
-        random = np.random.default_rng([self.config.seed, epoch])
-        n = self.n_blocks
+    def _rounds(self, epoch: int) -> Iterator[tuple[Parts, Rule]]:
+        """What to learn from, and how, in each round of an epoch: parts of the ratings that share neither users nor movies."""
+        random, config, n = np.random.default_rng([self.config.seed, epoch]), self.config, self.n_blocks
         user_blocks = random.permutation(n)
         for done, shift in enumerate(random.permutation(n)):
             cells = user_blocks * n + (np.arange(n) + shift) % n
-            rates = [self.learning_rate((epoch - 1 + (done + k) / n) / self.config.epochs) for k in (0, 1)]
-            seeds = random.integers(1, 2**62, n)
-            yield [_Task(int(self.starts[c]), int(self.starts[c + 1]), int(seed), *rates) for c, seed in zip(cells, seeds, strict=True)]
+            rates = [self.learning_rate((epoch - 1 + (done + k) / n) / config.epochs) for k in (0, 1)]
+            parts = np.column_stack([self.starts[cells], self.starts[cells + 1], np.ones(n, np.int64)])
+            for part in parts:
+                part[2] = _stride(random, -(-(part[1] - part[0]) // BATCH))
+            yield parts, Rule(self.link, *_floats(config.bias_l2, config.beta2, *rates, 1 / config.n_factors))
 
     def _pass(self, epoch: int, must_stop: MustStop) -> float | None:
         total = 0.0
-        for tasks in self._rounds(epoch):
+        for parts, rule in self._rounds(epoch):
             if must_stop():
                 return None
-            total += sum(self._at_once(self._learn, tasks))
+            total += self._at_once(learn, self.triples, parts, rule)
         return total / len(self.ratings)
 
-    def _take_state(self, state: TrainState) -> None:
-        super()._take_state(state)
-        for epoch in range(1, state.epoch + 1):  # into the order that the ratings had
-            for task in chain(*self._rounds(epoch)):
-                shuffle(self.triples, (task.start, task.stop), task.seed)
-
-    def _at_once(self, work: Callable[[_Task], float], tasks: list[_Task]) -> list[float]:
-        if self.n_threads == 1 or len(tasks) == 1:
-            return [work(task) for task in tasks]
-        with ThreadPoolExecutor(self.n_threads) as pool:
-            return list(pool.map(work, tasks))
-
-    def _learn(self, task: _Task) -> float:
-        part, config = (task.start, task.stop), self.config
-        shuffle(self.triples, part, task.seed)
-        rule = Rule(self.link, *_floats(config.bias_l2, config.beta2, task.first_rate, task.last_rate, 1 / config.n_factors))
-        return float(learn(self.triples, part, self.rows, rule))
+    def _at_once(self, kernel: Callable[..., None], triples: Triples, parts: Parts, rule: Any) -> float:
+        """Have the threads do about equally many parts each; returns the sum of the squared errors."""
+        squared, n = np.zeros(len(parts)), self.n_threads
+        shares = [slice(k * len(parts) // n, (k + 1) * len(parts) // n) for k in range(n)] if len(parts) >= n > 1 else [slice(None)]
+        work = [(triples, parts[share], self.rows, rule, squared[share]) for share in shares]
+        others = [self.pool.submit(kernel, *arguments) for arguments in work[1:]]
+        kernel(*work[0])
+        for other in others:
+            other.result()
+        return float(squared.sum())
 
     def _start_loss(self) -> float:
         users, movies, stars = self.triples
@@ -125,17 +114,15 @@ class SgdRun(Run):
 
     def _loss(self, ratings: Triples, lowest: float, highest: float) -> float:
         """Mean squared error of predictions that are clipped to a range."""
-        triples, limits, n = _read_only(ratings), (np.float32(lowest), np.float32(highest)), len(ratings.stars)
-
-        def of_part(task: _Task) -> float:
-            return float(squared_error(triples, (task.start, task.stop), self.rows, self.link, limits))
-
-        return sum(self._at_once(of_part, [_Task(start, min(start + _CHUNK, n)) for start in range(0, n, _CHUNK)])) / n
+        n = len(ratings.stars)
+        starts = np.arange(0, n, _CHUNK)
+        parts = np.column_stack([starts, np.minimum(starts + _CHUNK, n)])
+        return self._at_once(add_squared_errors, _read_only(ratings), parts, (self.link, np.float32(lowest), np.float32(highest))) / n
 
     def _column(self, side: str, column: int) -> FloatArray:
-        """A column of the users' or movies' rows, beside the factors."""
+        """A column at the end of the users' or movies' rows."""
         rows = self.rows.users if side == "user" else self.rows.movies
-        return rows[:, rows.shape[1] - N_COLUMNS + column]
+        return rows[:, -column]
 
     def _layers(self) -> Weights:
         """Views of the weights."""
@@ -144,7 +131,7 @@ class SgdRun(Run):
 
     def _remembered(self) -> Weights:
         """Views of the mean squares of the latest gradients."""
-        return {f"{side}_{column}": self._column(side, column) for side in ("user", "movie") for column in (SQUARE, BIAS_SQUARE)}
+        return {side: self._column(side, SQUARE) for side in ("user", "movie")}
 
     def _weights(self) -> Weights:
         return {name: view.copy() for name, view in self._layers().items()}
@@ -164,13 +151,13 @@ class SgdRun(Run):
 @cache
 def prepare() -> None:
     """Have all kernels compiled, or fetched from where an earlier process kept them, by learning from a made-up rating."""
-    random, config, part = np.random.default_rng(0), TrainConfig(), (0, 1)
+    random, config, parts = np.random.default_rng(0), TrainConfig(), np.array([[0, 1, 1]])
     rows, link = Rows(_random_rows(random, 1, config), _random_rows(random, 1, config)), Link(*_floats(0, 0, 1))
     triples = Triples(np.zeros(1, np.int32), np.zeros(1, np.int32), np.ones(1, np.float32))
     arrange(_read_only(triples), triples.users, triples.movies, triples, np.zeros(2, np.int64))
-    shuffle(triples, part, 1)
-    learn(triples, part, rows, Rule(link, *_floats(0, 0, 0, 0, 1)))
-    squared_error(_read_only(triples), part, rows, link, (np.float32(0), np.float32(1)))
+    shuffle(triples, (0, 1), 1)
+    learn(triples, parts, rows, Rule(link, *_floats(0, 0, 0, 0, 1)), np.zeros(1))
+    add_squared_errors(_read_only(triples), parts, rows, (link, np.float32(0), np.float32(1)), np.zeros(1))
 
 
 def _floats(*values: float) -> list[np.float32]:
@@ -187,14 +174,24 @@ def _read_only(triples: Triples) -> Triples:
 
 def _random_rows(random: np.random.Generator, n_rows: int, config: TrainConfig) -> FloatArray:
     """Rows of factors and biases as they are at the start, each beginning on a cache line."""
-    n_lanes = -(-config.n_factors // _LANES) * _LANES
-    width, spare = n_lanes + N_COLUMNS, _ALIGNMENT // 4
-    memory = np.zeros(n_rows * width + spare, np.float32)
+    n_lanes, spare = -(-(config.n_factors + N_COLUMNS) // _LANES) * _LANES, _ALIGNMENT // 4
+    memory = np.zeros(n_rows * n_lanes + spare, np.float32)
     first = -memory.ctypes.data % _ALIGNMENT // 4
-    rows: FloatArray = memory[first : first + n_rows * width].reshape(n_rows, width)
+    rows: FloatArray = memory[first : first + n_rows * n_lanes].reshape(n_rows, n_lanes)
     rows[:, : config.n_factors] = config.factor_std * random.standard_normal((n_rows, config.n_factors), np.float32)
-    rows[:, n_lanes + BIAS] = config.bias_std * random.standard_normal(n_rows, np.float32)
+    rows[:, -BIAS] = config.bias_std * random.standard_normal(n_rows, np.float32)
     return rows
+
+
+def _count_blocks(n_ratings: int) -> int:
+    return min(max(int((n_ratings / _CELL) ** 0.5), 1), _MOST_BLOCKS)
+
+
+def _stride(random: np.random.Generator, n_batches: int) -> int:
+    """How far apart to take batches, so that each has its turn."""
+    while math.gcd(stride := int(random.integers(1, max(n_batches, 2))), n_batches) > 1:
+        pass
+    return stride
 
 
 def _even_blocks(counts: npt.NDArray[np.intp], n_blocks: int) -> IntArray:

@@ -67,7 +67,7 @@ def train(
     if not len(train) or not len(valid):
         raise DataError("There are no ratings to train on, or none to validate on.")
     config.check_memory(train.n_users, train.n_movies, len(train) + len(valid))
-    make_run = _load_method(config)
+    make_run = load_method(config)
     started = time.perf_counter()
     run = make_run(train, valid)
     if resume:
@@ -79,11 +79,11 @@ def train(
 
 def prepare() -> None:
     """Import and compile what training on a CPU needs, so that the first run need not wait for it."""
-    _load_method(TrainConfig(device="cpu"))
+    load_method(TrainConfig(device="cpu"))
 
 
-def _load_method(config: TrainConfig) -> Callable[[Ratings, Ratings], Run]:
-    """Import and compile what a method needs; returns what makes a run of it."""
+def load_method(config: TrainConfig) -> Callable[[Ratings, Ratings], Run]:
+    """Import and compile what a method needs; returns what makes a run of it. Raises DeviceError for a device that is not there."""
     if config.method == "sgd" and config.device in ("auto", "cpu") and (sgd := load_kernels("sgd")):
         sgd.prepare()
         return lambda train, valid: sgd.SgdRun(train, valid, config)
@@ -141,16 +141,12 @@ def estimate_seconds(config: TrainConfig, n_users: int, n_movies: int, n_ratings
         Too little memory; no such device.
     """
     config.check_memory(n_users, n_movies, n_ratings)
-    make_run = _load_method(config)
+    make_run = load_method(config)
     n_timed = min(n_ratings, _TIMED_RATINGS if config.method == "sgd" else min(_TIMED_STEPS * config.batch_size, _TIMED_RATINGS))
     sample = _made_up(n_users, n_movies, n_timed)
     run = make_run(sample, sample.take(np.arange(min(n_timed, config.batch_size))))
-    epochs = []
-    for epoch in (1, 2, 3):
-        started = time.perf_counter()
-        run.time_epoch(epoch)
-        epochs.append(time.perf_counter() - started)
-    return min(epochs[1:]) * n_ratings / n_timed * config.epochs
+    seconds = [run.time_epoch(epoch) for epoch in (1, 2, 3)]
+    return min(seconds[1:]) * n_ratings / n_timed * config.epochs
 
 
 def _made_up(n_users: int, n_movies: int, n_ratings: int) -> Ratings:

@@ -31,6 +31,7 @@ ORDER = [
     "kernels",
     "sgd",
     "training",
+    "benchmark",
     "evaluation",
     "jobs",
     "encoding",

@@ -3,23 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from cfrec.kernels import (
-    BATCH,
-    BIAS,
-    BIAS_SQUARE,
-    L2,
-    N_COLUMNS,
-    SQUARE,
-    Link,
-    Rows,
-    Rule,
-    Triples,
-    arrange,
-    learn,
-    shuffle,
-    sigmoid,
-    squared_error,
-)
+from cfrec.kernels import BATCH, BIAS, L2, SQUARE, Link, Rows, Rule, Triples, add_squared_errors, arrange, learn, shuffle, sigmoid
 
 LINK = Link(np.float32(0.3), np.float32(0.5), np.float32(5.0))
 
@@ -28,34 +12,40 @@ def triples_of(users, movies, stars):
     return Triples(np.array(users, np.int32), np.array(movies, np.int32), np.array(stars, np.float32))
 
 
-def rows_of(n, seed, n_factors=5, lanes=32):
+def rows_of(n, seed, n_factors=5, n_lanes=32):
     random = np.random.default_rng(seed)
-    rows = np.zeros((n, lanes + N_COLUMNS), np.float32)
+    rows = np.zeros((n, n_lanes), np.float32)
     rows[:, :n_factors] = random.normal(0, 0.5, (n, n_factors))
-    rows[:, lanes + BIAS] = random.normal(0, 0.3, n)
-    rows[:, lanes + SQUARE], rows[:, lanes + BIAS_SQUARE] = random.uniform(0.1, 0.5, n), random.uniform(0.1, 0.5, n)
-    rows[:, lanes + L2] = random.uniform(0.05, 0.3, n)
+    rows[:, -BIAS], rows[:, -SQUARE], rows[:, -L2] = random.normal(0, 0.3, n), random.uniform(0.1, 0.5, n), random.uniform(0.05, 0.3, n)
     return rows
+
+
+def rule(first_rate, last_rate, bias_l2=0.02, n_factors=5):
+    return Rule(LINK, *(np.float32(x) for x in (bias_l2, 0.9, first_rate, last_rate, 1 / n_factors)))
+
+
+def learn_all(triples, rows, how, *, part=None, stride=1):
+    squared = np.zeros(1)
+    learn(triples, np.array([[*(part or (0, len(triples.stars))), stride]]), rows, how, squared)
+    return squared[0]
 
 
 def learned_by_the_formulas(triples, rows, rate_of, *, bias_l2=0.02, beta2=0.9, n_factors=5):
     """The docstring of cfrec.sgd in double precision, one rating after the other; returns rows and the squared errors' sum."""
     users, movies = rows.users.astype(np.float64), rows.movies.astype(np.float64)
-    lanes, squared = users.shape[1] - N_COLUMNS, 0.0
+    squared, factors = 0.0, slice(n_factors)
     offset, low, span = (float(x) for x in LINK)
     for n, (u, m, r) in enumerate(zip(*triples, strict=True)):
         p, q = users[u].copy(), movies[m].copy()
-        share = 1 / (1 + math.exp(-(p[:lanes] @ q[:lanes] + p[lanes + BIAS] + q[lanes + BIAS] + offset)))
+        share = 1 / (1 + math.exp(-(p[factors] @ q[factors] + p[-BIAS] + q[-BIAS] + offset)))
         miss = r - (low + span * share)
         squared += miss**2
         g = miss * span * share * (1 - share)
         for row, other, target in ((p, q, users[u]), (q, p, movies[m])):
-            d = g * other[:lanes] - row[lanes + L2] * row[:lanes]
-            target[lanes + SQUARE] = beta2 * row[lanes + SQUARE] + (1 - beta2) * (d @ d) / n_factors
-            target[:lanes] = row[:lanes] + rate_of(n) * d / math.sqrt(target[lanes + SQUARE])
-            d = g - bias_l2 * row[lanes + BIAS]
-            target[lanes + BIAS_SQUARE] = beta2 * row[lanes + BIAS_SQUARE] + (1 - beta2) * d * d
-            target[lanes + BIAS] = row[lanes + BIAS] + rate_of(n) * d / math.sqrt(target[lanes + BIAS_SQUARE])
+            d = g * other[factors] - row[-L2] * row[factors]
+            target[-SQUARE] = beta2 * row[-SQUARE] + (1 - beta2) * (d @ d) / n_factors
+            target[factors] = row[factors] + rate_of(n) * d / math.sqrt(target[-SQUARE])
+            target[-BIAS] = row[-BIAS] + rate_of(n) * (g - bias_l2 * row[-BIAS])
     return users, movies, squared
 
 
@@ -63,44 +53,58 @@ def learned_by_the_formulas(triples, rows, rate_of, *, bias_l2=0.02, beta2=0.9, 
 def test_learning_follows_the_formulas(n):
     random = np.random.default_rng(1)
     triples = triples_of(random.permutation(n), random.permutation(n), random.integers(1, 6, n))  # no row twice
-    rows = Rows(rows_of(n, 2), rows_of(n, 3))
-    wanted = learned_by_the_formulas(triples, rows, lambda k: 0.01 + (0.03 - 0.01) * (k // BATCH * BATCH) / n)
-    rule = Rule(LINK, *(np.float32(x) for x in (0.02, 0.9, 0.01, 0.03, 1 / 5)))
-    squared = learn(triples, (0, n), rows, rule)
+    rows, n_batches = Rows(rows_of(n, 2), rows_of(n, 3)), -(-n // BATCH)
+
+    def rate_of(k):  # with a stride of one, the second batch is the first to be learned from
+        return 0.01 + (0.03 - 0.01) * ((k // BATCH - 1) % n_batches) / n_batches
+
+    wanted = learned_by_the_formulas(triples, rows, rate_of)
+    squared = learn_all(triples, rows, rule(0.01, 0.03))
     assert squared == pytest.approx(wanted[2], rel=1e-4)
     assert rows.users == pytest.approx(wanted[0], abs=2e-5)
     assert rows.movies == pytest.approx(wanted[1], abs=2e-5)
 
 
-def test_a_row_that_comes_again_in_the_next_batch_goes_on_from_what_it_learned():
+def test_a_row_that_comes_again_in_another_batch_goes_on_from_what_it_learned():
     random = np.random.default_rng(4)
     users, movies = [*range(BATCH), *range(BATCH)], [*range(BATCH), *range(1, BATCH), 0]
     triples = triples_of(users, movies, random.integers(1, 6, 2 * BATCH))
     rows = Rows(rows_of(BATCH, 2), rows_of(BATCH, 3))
-    wanted = learned_by_the_formulas(triples, rows, lambda _: 0.01)
-    learn(triples, (0, 2 * BATCH), rows, Rule(LINK, *(np.float32(x) for x in (0.02, 0.9, 0.01, 0.01, 1 / 5))))
+    second_first = Triples(*(np.roll(column, BATCH) for column in triples))
+    wanted = learned_by_the_formulas(second_first, rows, lambda _: 0.01)
+    learn_all(triples, rows, rule(0.01, 0.01))
     assert rows.users == pytest.approx(wanted[0], abs=2e-5)
     assert rows.movies == pytest.approx(wanted[1], abs=2e-5)
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3, 4])
+def test_each_rating_is_learned_from_once_whatever_the_stride(stride):
+    n = 5 * BATCH - 7
+    triples, rows = triples_of(range(n), range(n), [5] * n), Rows(rows_of(n, 2), rows_of(n, 3))
+    before = rows.users.copy()
+    wanted = learned_by_the_formulas(triples, rows, lambda _: 0.01)
+    learn_all(triples, rows, rule(0.01, 0.01), stride=stride)
+    assert (rows.users != before).any(axis=1).all()
+    assert rows.users == pytest.approx(wanted[0], abs=2e-5)
 
 
 def test_only_the_part_that_is_named_is_learned_from():
     triples, rows = triples_of([0, 1, 2], [0, 1, 2], [5, 5, 5]), Rows(rows_of(3, 2), rows_of(3, 3))
     before = rows.users.copy()
-    learn(triples, (1, 2), rows, Rule(LINK, *(np.float32(x) for x in (0.02, 0.9, 0.01, 0.01, 1 / 5))))
+    learn_all(triples, rows, rule(0.01, 0.01), part=(1, 2))
     assert (rows.users != before).any(axis=1).tolist() == [False, True, False]
 
 
-def test_near_zero_a_row_becomes_at_most_as_long_as_the_other():
-    """Mean squares near zero would make any step: a batch with one user sixteen times once exploded."""
+def test_near_zero_a_row_grows_by_at_most_the_other():
+    """Mean squares near zero would make any step: a batch with one user many times once exploded."""
     triples = triples_of([0] * BATCH, range(BATCH), [5] * BATCH)
     rows = Rows(rows_of(1, 2), rows_of(BATCH, 3))
     for table in rows:
-        table[:, :32] *= 1e-4
-        table[:, 32 + SQUARE] = table[:, 32 + BIAS_SQUARE] = 0
-    before = rows.movies.copy()
-    learn(triples, (0, BATCH), rows, Rule(LINK, *(np.float32(x) for x in (0.0, 0.9, 0.02, 0.02, 1 / 5))))
-    assert np.linalg.norm(rows.users[0, :32]) <= 1.01 * sum(np.linalg.norm(row[:32]) for row in (*before, rows_of(1, 2)[0] * 1e-4)) * 2
-    assert np.isfinite(rows.users).all()
+        table[:, :5] *= 1e-4
+        table[:, -SQUARE] = 0
+    most = np.linalg.norm(rows.users[:, :5], axis=1).sum() + np.linalg.norm(rows.movies[:, :5], axis=1).sum()
+    learn_all(triples, rows, rule(0.02, 0.02, bias_l2=0.0))
+    assert 1e-4 < np.linalg.norm(rows.users[0, :5]) <= 1.001 * most
 
 
 def test_the_sigmoid_is_one():
@@ -108,15 +112,15 @@ def test_the_sigmoid_is_one():
         assert sigmoid(z) == pytest.approx(1 / (1 + math.exp(-float(z))), abs=1.3e-4 if abs(z) > 9 else 2.2e-5)
 
 
-def test_squared_error_by_hand():
-    rows = Rows(np.zeros((1, 32 + N_COLUMNS), np.float32), np.zeros((2, 32 + N_COLUMNS), np.float32))
+def test_squared_errors_by_hand():
+    rows = Rows(np.zeros((1, 32), np.float32), np.zeros((2, 32), np.float32))
     rows.users[0, :2], rows.movies[0, :2] = (1, 2), (0.5, 0.25)
-    rows.users[0, 32 + BIAS], rows.movies[1, 32 + BIAS] = 0.1, 20
-    triples = triples_of([0, 0], [0, 1], [4, 4])
+    rows.users[0, -BIAS], rows.movies[1, -BIAS] = 0.1, 20
+    rows.users[:, -SQUARE], rows.movies[:, -SQUARE], rows.users[:, -L2], rows.movies[:, -L2] = 3, 4, 5, 6  # which count for nothing
+    triples, squared = triples_of([0, 0], [0, 1], [4, 4]), np.zeros(2)
     first = 0.5 + 5 / (1 + math.exp(-(1 + 0.1 + 0.3)))
-    limits = (np.float32(1), np.float32(5))
-    assert squared_error(triples, (0, 1), rows, LINK, limits) == pytest.approx((4 - first) ** 2, rel=1e-3)
-    assert squared_error(triples, (1, 2), rows, LINK, limits) == pytest.approx(1.0)  # 5.5 stars count as 5
+    add_squared_errors(triples, np.array([[0, 1], [1, 2]]), rows, (LINK, np.float32(1), np.float32(5)), squared)
+    assert squared == pytest.approx([(4 - first) ** 2, 1.0], rel=1e-3)  # 5.5 stars count as 5
 
 
 def test_shuffling_keeps_ratings_together_and_mixes_them():

@@ -1,5 +1,6 @@
+import math
 from dataclasses import replace
-from itertools import chain, pairwise
+from itertools import pairwise
 from threading import Event
 
 import numpy as np
@@ -8,13 +9,13 @@ import pytest
 import cfrec
 from cfrec import sgd, training
 from cfrec.config import TrainConfig
+from cfrec.kernels import BATCH
 
 
 @pytest.fixture
 def cells(monkeypatch):
     """Cut even small data into cells."""
-    monkeypatch.setattr(sgd, "_ONE_CELL", 0)
-    monkeypatch.setattr(sgd, "_N_BLOCKS", 5)
+    monkeypatch.setattr(sgd, "_CELL", 60)
 
 
 def run_of(blocks, **changes):
@@ -28,20 +29,27 @@ def fit(run):
 
 def test_an_epoch_goes_through_each_rating_once_and_rounds_share_no_rows(cells, blocks):
     run = run_of(blocks)
+    assert run.n_blocks == 5
     for epoch in (1, 2):
-        rounds = list(run._rounds(epoch))
-        parts = sorted((task.start, task.stop) for task in chain(*rounds))
-        assert (parts[0][0], parts[-1][1]) == (0, len(run.ratings))
-        assert all(a[1] == b[0] for a, b in pairwise(parts))
-        for tasks in rounds:
+        rounds = [parts.tolist() for parts, _ in run._rounds(epoch)]
+        together = sorted(part[:2] for parts in rounds for part in parts)
+        assert (together[0][0], together[-1][1]) == (0, len(run.ratings))
+        assert all(a[1] == b[0] for a, b in pairwise(together))
+        assert all(math.gcd(stride, -(-(stop - start) // BATCH)) == 1 for parts in rounds for start, stop, stride in parts)
+        for parts in rounds:
             for column in (run.triples.users, run.triples.movies):
-                rows = [set(column[task.start : task.stop].tolist()) for task in tasks]
+                rows = [set(column[start:stop].tolist()) for start, stop, _ in parts]
                 assert sum(map(len, rows)) == len(set().union(*rows))
+
+
+def test_epochs_take_the_ratings_in_different_orders(blocks):
+    orders = [[parts.tolist() for parts, _ in run_of(blocks)._rounds(epoch)] for epoch in range(1, 9)]
+    assert len(set(map(str, orders))) > 4
 
 
 def test_the_rate_goes_on_from_round_to_round(cells, blocks):
     run = run_of(blocks, epochs=2)
-    rates = [(tasks[0].first_rate, tasks[0].last_rate) for epoch in (1, 2) for tasks in run._rounds(epoch)]
+    rates = [(rule.first_rate, rule.last_rate) for epoch in (1, 2) for _, rule in run._rounds(epoch)]
     assert all(a[1] == pytest.approx(b[0]) for a, b in pairwise(rates))
     assert rates[0][0] == pytest.approx(run.learning_rate(0))
     assert rates[-1][1] == pytest.approx(run.learning_rate(1))
