@@ -117,31 +117,31 @@ def _skip_line_end(data: Bytes, at: int) -> int:
 
 
 @compiled
-def sort_by_user(user_idx: Int32s, n_users: int) -> tuple[Int32s, Int32s]:
-    """Where each user's rows begin, and the last's end: (n_users + 1,); and the rows by user, in file order within each: (n_rows,)."""
+def sort_by_user(user_idx: Int32s, movie_idx: Int32s, n_users: int) -> tuple[Int32s, Int32s, Int32s]:
+    """Where each user's rows begin, and the last's end; the rows by user, in file order within each; and their movies."""
     begin = np.zeros(n_users + 1, np.int32)
     for row in range(len(user_idx)):
         begin[user_idx[row] + 1] += 1
     for user in range(n_users):
         begin[user + 1] += begin[user]
     place = begin.copy()
-    rows = np.empty(len(user_idx), np.int32)
+    rows, movies = np.empty(len(user_idx), np.int32), np.empty(len(user_idx), np.int32)
     for row in range(len(user_idx)):
         user = user_idx[row]
         rows[place[user]] = row
+        movies[place[user]] = movie_idx[row]
         place[user] += 1
-    return begin, rows
+    return begin, rows, movies
 
 
 @compiled
-def mark_earlier(begin: Int32s, rows: Int32s, movie_idx: Int32s, timestamp: Int64s, earlier: npt.NDArray[np.bool_]) -> int:
+def mark_earlier(begin: Int32s, rows: Int32s, movies: Int32s, timestamp: Int64s, earlier: npt.NDArray[np.bool_]) -> int:
     """Mark all but the latest of a user's several ratings of a movie, by time, then by row.
 
     Parameters
     ----------
-    begin, rows : int32 array (n_users + 1,), (n_rows,)
+    begin, rows, movies : int32 array (n_users + 1,), (n_rows,), (n_rows,)
         As from `sort_by_user`; part of ``begin`` for part of the users.
-    movie_idx : int32 array (n_rows,)
     timestamp : int64 array (n_rows,) or (0,)
         Empty where there are no times.
     earlier : bool array (n_rows,)
@@ -152,20 +152,19 @@ def mark_earlier(begin: Int32s, rows: Int32s, movie_idx: Int32s, timestamp: Int6
     int
         How many are marked.
     """
-    latest = np.full(movie_idx.max() + 1, -1, np.int32)  # place in ``rows`` of the latest; before the user's begin it is another user's
+    latest = np.full(movies.max() + 1, -1, np.int32)  # place in ``rows`` of the latest; before the user's begin it is another user's
     n_earlier = 0
     for user in range(len(begin) - 1):
         for place in range(begin[user], begin[user + 1]):
-            row = rows[place]
-            movie = movie_idx[row]
+            movie = movies[place]
             other = latest[movie]
             if other < begin[user]:
                 latest[movie] = place
                 continue
             n_earlier += 1
-            if len(timestamp) == 0 or timestamp[row] >= timestamp[rows[other]]:
+            if len(timestamp) == 0 or timestamp[rows[place]] >= timestamp[rows[other]]:
                 earlier[rows[other]] = True
                 latest[movie] = place
             else:
-                earlier[row] = True
+                earlier[rows[place]] = True
     return n_earlier

@@ -250,9 +250,9 @@ def _latest(
     if len(user_idx) > MANY_ROWS and (kernels := load_kernels("parsing")):
         n_users, earlier = int(user_idx.max()) + 1, np.zeros(len(user_idx), bool)
         times = np.zeros(0, np.int64) if timestamp is None else timestamp
-        begin, rows = kernels.sort_by_user(user_idx, n_users)
+        begin, rows, movies = kernels.sort_by_user(user_idx, movie_idx, n_users)
         halves = begin[: n_users // 2 + 1], begin[n_users // 2 :]
-        n_earlier = for_each(lambda begin: kernels.mark_earlier(begin, rows, movie_idx, times, earlier), halves)
+        n_earlier = for_each(lambda begin: kernels.mark_earlier(begin, rows, movies, times, earlier), halves)
         return np.flatnonzero(~earlier) if any(n_earlier) else slice(None)
     pair = user_idx.astype(np.int64) * n_movies + movie_idx
     if not pd.Series(pair).duplicated().any():
