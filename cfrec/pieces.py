@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import mmap
 import os
+import sys
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,14 +14,20 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-LARGE_FILE = 8 << 20  # bytes from which on compiled code (0.4 s to load) and a copy in the cache are worth their while
+LARGE_FILE = 8 << 20  # bytes from which on compiled code and a copy in the cache are worth their while
 MANY_ROWS = 300_000  # about as many rows
 _PIECE = 16 << 20  # bytes; part of what a hash is, so that it's the same on every machine
 _BLOCK = 1 << 20  # bytes that stay in a processor's cache
 _MOST_THREADS = 4
+_UNTIL_LOADED = 3  # so many times as much is needed while Numba, which takes 0.4 s to load, is not
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+
+def pays_to_compile(size: int, least: int) -> bool:
+    """Whether there is enough to do for compiled code, where ``least`` is enough once Numba is loaded."""
+    return size >= least * (1 if "numba" in sys.modules else _UNTIL_LOADED)
 
 
 def for_each(function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from cfrec.columns import HEAD, Columns, Layout, find_layout
 from cfrec.compiled import load_kernels
 from cfrec.errors import DataError
-from cfrec.pieces import LARGE_FILE, for_each
+from cfrec.pieces import LARGE_FILE, for_each, pays_to_compile
 from cfrec.tables import decode
 
 _PIECE = 2 << 20  # bytes that a thread parses in one go: they and their numbers stay in the processor's cache
@@ -50,7 +50,7 @@ def read_plain(data: bytes | Bytes, name: str) -> Columns | None:
         The same as ``read_columns`` gives for it, with ids in int32 where they fit, and ratings in float32.
         None where it's small, not provably plain, or no compiled code can be loaded.
     """
-    if len(data) < LARGE_FILE:
+    if not pays_to_compile(len(data), LARGE_FILE):
         return None
     codes = np.frombuffer(data, np.uint8)
     start = _find_start(codes, name)

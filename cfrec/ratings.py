@@ -16,7 +16,7 @@ import pandas as pd
 from cfrec.compiled import load_kernels
 from cfrec.errors import DataError
 from cfrec.movies import FloatArray, Ids, IntArray, count_ratings, movies_table, name_movies
-from cfrec.pieces import MANY_ROWS, for_each, slices
+from cfrec.pieces import MANY_ROWS, for_each, pays_to_compile, slices
 
 __all__ = ["FloatArray", "Ids", "IntArray", "Ratings", "ReadReport", "Source", "build_ratings"]
 
@@ -247,7 +247,7 @@ def _latest(
     user_idx: IntArray, movie_idx: IntArray, n_movies: int, timestamp: npt.NDArray[np.int64] | None
 ) -> slice | npt.NDArray[np.intp]:
     """Rows to keep, in file order: of a user's several ratings of a movie the latest, by time, then by row."""
-    if len(user_idx) > MANY_ROWS and (kernels := load_kernels("parsing")):
+    if pays_to_compile(len(user_idx), MANY_ROWS) and (kernels := load_kernels("parsing")):
         n_users, earlier = int(user_idx.max()) + 1, np.zeros(len(user_idx), bool)
         times = np.zeros(0, np.int64) if timestamp is None else timestamp
         begin, rows, movies = kernels.sort_by_user(user_idx, movie_idx, n_users)
