@@ -22,7 +22,7 @@ def fold_in(trained: TrainedModel, stars: Mapping[object, float]) -> tuple[Float
 
     Minimises the training loss of the ratings with the movies held fixed, by Gauss-Newton steps, each a ridge
     regression in closed form: with s the predicted stars, s' its slope and x = (q_m, 1),
-    ``(sum s'^2 x x^T + penalty) step = sum s' (r - s) x - penalty * (p, b)``.
+    ``(sum s'^2 x x^T + penalty) step = sum s' (r - s) x - penalty * ((p, b) - expected)``.
 
     Parameters
     ----------
@@ -48,28 +48,33 @@ def fold_in(trained: TrainedModel, stars: Mapping[object, float]) -> tuple[Float
     wanted = np.array(list(stars.values()), np.float64)
     x = np.column_stack([trained.movie_factors[rows], np.ones(len(rows))]).astype(np.float64)
     fixed = trained.movie_bias[rows].astype(np.float64) + trained.offset
-    penalty = _penalty(trained, len(rows))
+    expected, penalty = _prior(trained, len(rows))
     bottom, top = trained.y_range
-    weights = np.zeros(x.shape[1])
+    weights = expected.copy()
     for _ in range(_STEPS):
         share = 1 / (1 + np.exp(-(fixed + x @ weights)))
         slope = (top - bottom) * share * (1 - share)
         design = slope[:, None] * x
         miss = wanted - (bottom + (top - bottom) * share)
-        weights += np.linalg.solve(design.T @ design + np.diag(penalty), design.T @ miss - penalty * weights)
+        weights += np.linalg.solve(design.T @ design + np.diag(penalty), design.T @ miss - penalty * (weights - expected))
     return weights[:-1].astype(np.float32), float(weights[-1])
 
 
-def _penalty(trained: TrainedModel, n: int) -> FloatArray:
-    """What training adds for a user with n ratings, one number a factor; and one for the bias.
+def _prior(trained: TrainedModel, n: int) -> tuple[FloatArray, FloatArray]:
+    """What is expected of a user with n ratings, and the penalty on what differs from it: one number a factor, and one for the bias.
 
     The bias is held as the users' own biases are spread: with the weak penalty of training, it alone would explain a few stars.
+    So are the factors, where the model is a mean of many networks, which training does not penalise.
     """
-    config = trained.config
+    config, mse = trained.config, trained.metrics["mse"]
+    bias_penalty = mse / max(float(trained.user_bias.var()), _LEAST_VARIANCE)
+    expected = np.zeros(trained.n_factors + 1)
+    if config.method == "gibbs":
+        expected[:-1], expected[-1] = trained.user_factors.mean(0), trained.user_bias.mean()
+        spread = trained.user_factors.var(0, dtype=np.float64).clip(_LEAST_VARIANCE)
+        return expected, np.append(mse / spread, bias_penalty)
     per_rating = max(config.user_l2, _LEAST_L2) * (trained.n_train / trained.n_users / n) ** config.l2_exponent
-    penalty = np.full(trained.n_factors + 1, n * per_rating)
-    penalty[-1] = max(n * config.bias_l2, trained.metrics["mse"] / max(float(trained.user_bias.var()), _LEAST_VARIANCE))
-    return penalty
+    return expected, np.append(np.full(trained.n_factors, n * per_rating), max(n * config.bias_l2, bias_penalty))
 
 
 def recommend(trained: TrainedModel, stars: Mapping[object, float], k: int = 10, *, min_ratings: int = 0) -> pd.DataFrame:

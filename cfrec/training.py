@@ -88,6 +88,11 @@ def load_method(config: TrainConfig) -> Callable[[Ratings, Ratings], Run]:
         sgd.prepare()
         return lambda train, valid: sgd.SgdRun(train, valid, config)
     device = choose_device(config.device).name
+    if config.method == "gibbs":
+        from cfrec.gibbs import GibbsRun
+
+        place = "cpu" if device == "mps" else device  # which has no sparse matrices
+        return lambda train, valid: GibbsRun(train, valid, config, place)
     if config.method == "sgd":
         config = config.for_adam()
         logger.info("on %s the recipe %s is trained by Adam", device, config.recipe)

@@ -30,6 +30,8 @@ ORDER = [
     "adam",
     "kernels",
     "sgd",
+    "incidence",
+    "gibbs",
     "training",
     "benchmark",
     "evaluation",
@@ -56,7 +58,7 @@ ORDER = [
     "__init__",
 ]
 HEAVY = {"torch", "sklearn", "plotly", "safetensors", "pooch", "requests", "psutil", "filelock", "numba"}  # imported where they are used
-MAY_IMPORT_TORCH = {"model", "adam"}  # and these two are themselves imported only when something is trained
+MAY_IMPORT_TORCH = {"model", "adam", "incidence", "gibbs"}  # and these are themselves imported only when something is trained
 MODULES = sorted(Path("cfrec").glob("*.py"))
 PAGES = sorted(Path("app_pages").glob("*.py"))
 

@@ -5,7 +5,7 @@ import pytest
 
 import cfrec
 from cfrec.errors import ConfigError, NotFoundError
-from cfrec.recommend import _penalty, fold_in
+from cfrec.recommend import _prior, fold_in
 
 
 def test_someone_who_loves_a_block_is_recommended_its_films(trained):
@@ -27,7 +27,7 @@ def test_fold_in_is_at_the_bottom_of_its_loss(shipped):
     """No small step in any direction makes the loss smaller."""
     stars = {50: 5.0, 181: 4.0, 100: 1.0, 258: 3.0}
     rows = [shipped.movie_row(m) for m in stars]
-    penalty = _penalty(shipped, len(rows))
+    penalty = _prior(shipped, len(rows))[1]
 
     def loss(weights):
         score = shipped.movie_factors[rows].astype(float) @ weights[:-1] + weights[-1] + shipped.movie_bias[rows] + shipped.offset
@@ -47,7 +47,7 @@ def test_fold_in_with_one_factor_by_hand(trained):
     _, bias = fold_in(flat, {100: 5.0})
     grid = np.linspace(-3, 3, 60_001)
     low, high = flat.y_range
-    loss = (low + (high - low) / (1 + np.exp(-(grid + flat.offset))) - 5) ** 2 + _penalty(flat, 1)[-1] * grid**2
+    loss = (low + (high - low) / (1 + np.exp(-(grid + flat.offset))) - 5) ** 2 + _prior(flat, 1)[1][-1] * grid**2
     assert bias == pytest.approx(grid[loss.argmin()], abs=1e-3)
 
 
