@@ -105,10 +105,10 @@ class AdamRun(Run):
         with use_threads(self.n_threads):
             return super().fit(on_epoch, stop, pause)
 
-    def time_epoch(self, epoch: int) -> None:
-        """Go through the ratings once and wait until the device has done so."""
+    def time_epoch(self, epoch: int) -> float:
+        """Go through the ratings once and wait until the device has done so; returns the seconds."""
         with use_threads(self.n_threads):
-            super().time_epoch(epoch)
+            return super().time_epoch(epoch)
 
     def _pass(self, epoch: int, must_stop: MustStop) -> float | None:
         order = torch.randperm(len(self.stars), generator=torch.Generator().manual_seed(self.config.seed * 1_000_003 + epoch))

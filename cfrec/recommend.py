@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from cfrec.errors import ConfigError
@@ -60,7 +61,7 @@ def fold_in(trained: TrainedModel, stars: Mapping[object, float]) -> tuple[Float
     return weights[:-1].astype(np.float32), float(weights[-1])
 
 
-def _prior(trained: TrainedModel, n: int) -> tuple[FloatArray, FloatArray]:
+def _prior(trained: TrainedModel, n: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """What is expected of a user with n ratings, and the penalty on what differs from it: one number a factor, and one for the bias.
 
     The bias is held as the users' own biases are spread: with the weak penalty of training, it alone would explain a few stars.
