@@ -391,7 +391,7 @@ def test_settings_that_differ(page):
     page.multiselect(key="compare").set_value(["blocks", "blocks 2"]).run()
     settings = table(page, "(setting)")
     assert list(settings) == ["(setting)", "blocks", "blocks 2", "(technical term)"]
-    assert settings.to_numpy().tolist() == [["Step size", "0.03", "0.02", "learning_rate"], ["Dice (random seed)", "42", "7", "seed"]]
+    assert settings.to_numpy().tolist() == [["Step size", "0.018", "0.02", "learning_rate"], ["Dice (random seed)", "42", "7", "seed"]]
 
 
 def test_the_same_settings(stored, open_page, trained):

@@ -129,7 +129,7 @@ def test_the_same_run_again_compares_itself_with_the_accepted_one(open_page, tab
 
 
 CHANGED = {
-    "n_factors": 7, "epochs": 5, "batch_size": 100, "learning_rate": 0.02, "schedule": "linear", "beta2": 0.99, "weight_decay": 0.001,
+    "method": "adam", "n_factors": 7, "epochs": 5, "batch_size": 100, "learning_rate": 0.02, "schedule": "linear", "beta2": 0.99, "weight_decay": 0.001,
     "user_l2": 0.3, "movie_l2": 0.4, "bias_l2": 0.02, "l2_exponent": 0.5, "factor_std": 0.1, "bias_std": 0.2, "start_at_mean": False,
     "margin_below": 0.7, "margin_above": 0.8, "patience": 3, "seed": 7, "n_threads": 2,
 }  # fmt: skip
@@ -286,9 +286,9 @@ def test_a_run_that_diverges_offers_a_smaller_step(open_page, table, no_data):
     job = run_to_the_end(app)
     assert job.snapshot.result.trained.outcome == "diverged" or job.snapshot.result.trained.advice
     assert app.warning
-    button(app, "Try again with a step size of 0.007").click().run()
+    button(app, "Try again with a step size of 0.0065").click().run()
     again = run_to_the_end(app)
-    assert again.config.learning_rate == 0.007
+    assert again.config.learning_rate == 0.0065
     assert not app.warning
 
 
@@ -380,7 +380,7 @@ def test_another_run_can_be_watched_from_the_address_of_an_old_one(open_page, wa
 @pytest.mark.parametrize("value", ["1e9", "nan", "x", "-3"])
 def test_an_impossible_number_in_the_address_is_left_aside(open_page, no_data, value):
     app = open_page("train", {"epochs_balanced": value, "learning_rate_balanced": value})
-    assert app.number_input(key="epochs_balanced").value == 12
+    assert app.number_input(key="epochs_balanced").value == 14
 
 
 @pytest.mark.parametrize("value", ["inf", "-inf", "1e400"])
