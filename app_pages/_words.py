@@ -101,6 +101,7 @@ SETTINGS = {  # fields of TrainConfig; those not listed are shown by their own n
     "recipe": "Recipe",
     "method": "Way of learning",
     "n_factors": "Taste numbers",
+    "n_likeness": "Likeness numbers",
     "epochs": "Rounds",
     "batch_size": "Ratings a step",
     "learning_rate": "Step size",

@@ -115,7 +115,7 @@ def show_film(trained: cfrec.TrainedModel, movie_id: object) -> None:
     k = st.slider("How many", 5, 50, 10, 5, key="k", bind="query-params", width=260)
     neighbours = cfrec.similar_movies(trained, movie_id, k, **chosen)
     if neighbours.empty:
-        nothing = not trained.movie_factors[trained.movie_row(movie_id)].any()
+        nothing = not trained.likeness[trained.movie_row(movie_id)].any()
         st.info(
             "Nothing was learned of this film: it has no ratings to learn from." if nothing else "No film passes these filters: loosen one."
         )

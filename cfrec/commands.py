@@ -216,7 +216,7 @@ def similar(args: Namespace) -> None:
     title = trained.movies["title"][trained.movie_row(movie_id)]
     table = explore.similar_movies(trained, movie_id, args.k, args.min_ratings, genre=args.genre, years=args.years and tuple(args.years))
     if not args.json:
-        print(f"Like {title}" if trained.movie_factors[trained.movie_row(movie_id)].any() else f"Nothing was learned about {title}")
+        print(f"Like {title}" if trained.likeness[trained.movie_row(movie_id)].any() else f"Nothing was learned about {title}")
     _print(args, table, query={"movie_id": movie_id, "title": title})
 
 

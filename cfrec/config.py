@@ -35,6 +35,9 @@ class TrainConfig:
         options=METHODS,
     )
     n_factors: int = _setting(50, "numbers learned for each user and each movie, besides a bias", 1, 1_024)
+    n_likeness: int = _setting(
+        128, "numbers learned for each movie from who rated it, for likeness and the map; 0: its factors serve", 0, 512
+    )
     epochs: int = _setting(14, "times to go through all training ratings", 1, 1_000)
     batch_size: int = _setting(512, "ratings that adam learns from in one step", 1, 1_000_000)
     learning_rate: float = _setting(0.0065, "size of the largest step", 1e-6, 10.0)
@@ -120,7 +123,8 @@ class TrainConfig:
         """Memory that training takes beyond the ratings themselves: an upper estimate."""
         weights = 4 * (n_users + n_movies) * (self.n_factors + 1)
         batch = 4 * 12 * min(self.batch_size, n_ratings) * (self.n_factors + 1)
-        return 15 * weights + batch + 48 * n_ratings  # weights, gradient, Adam's two, the best, and two states to resume from
+        likeness = 4 * (n_users + n_movies) * (self.n_likeness + 64) * 4 + 24 * n_ratings if self.n_likeness else 0
+        return 15 * weights + batch + likeness + 48 * n_ratings  # weights, gradient, Adam's two, the best, and two states to resume from
 
     def check_memory(self, n_users: int, n_movies: int, n_ratings: int) -> None:
         """Raise ConfigError if training would need more memory than is free."""
@@ -158,6 +162,7 @@ _PRESETS: dict[str, tuple[str, dict[str, Any]]] = {  # what each is for, and how
         {
             "method": "adam",
             "n_factors": 50,
+            "n_likeness": 0,
             "epochs": 30,
             "batch_size": 100,
             "learning_rate": 1.5e-3,

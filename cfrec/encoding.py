@@ -41,7 +41,8 @@ def encode(trained: TrainedModel, *, resumable: bool = False) -> dict[str, bytes
     """The files of a model by name; with the state that resuming needs if asked for and there is one."""
     from safetensors.numpy import save
 
-    weights = {name: np.ascontiguousarray(getattr(trained, name)) for name in ("user_factors", "user_bias", "movie_factors", "movie_bias")}
+    weights = {name: np.ascontiguousarray(array) for name, array in trained.weights().items()}
+    n_likeness = 0 if trained.movie_likeness is None else trained.movie_likeness.shape[1]
     files = {WEIGHTS: save(weights), MOVIES: _to_csv(trained.movies), USERS: _to_csv(pd.DataFrame({"user_id": trained.user_ids}))}
     state = trained.state if resumable else None
     if state:
@@ -49,7 +50,7 @@ def encode(trained: TrainedModel, *, resumable: bool = False) -> dict[str, bytes
     manifest = {
         "format_version": FORMAT_VERSION,
         "dataset": asdict(trained.source),
-        "shapes": {"n_users": trained.n_users, "n_movies": trained.n_movies, "n_factors": trained.n_factors},
+        "shapes": {"n_users": trained.n_users, "n_movies": trained.n_movies, "n_factors": trained.n_factors, "n_likeness": n_likeness},
         "id_types": {"user_id": _id_type(trained.user_ids), "movie_id": _id_type(trained.movies["movie_id"].to_numpy())},
         "y_range": list(trained.y_range),
         "scale": list(trained.scale),
@@ -103,9 +104,14 @@ def _refuse_constant(name: str) -> None:
 def _check_files(manifest: Mapping[str, Any]) -> None:
     """Which files there are, and none larger than its contents can be: checked before any is opened."""
     shapes, files = manifest["shapes"], manifest["files"]
-    n_users, n_movies, n_factors = (_whole(shapes[name]) for name in ("n_users", "n_movies", "n_factors"))
+    n_users, n_movies, n_factors, n_likeness = (_whole(shapes.get(name, 0)) for name in ("n_users", "n_movies", "n_factors", "n_likeness"))
     weights = 4 * (n_users + n_movies) * (n_factors + 1) + _LARGEST_HEADER
-    limits = {WEIGHTS: weights, STATE: 4 * weights, MOVIES: _LARGEST_ROW * (n_movies + 1), USERS: _LARGEST_ROW * (n_users + 1)}
+    limits = {
+        WEIGHTS: weights + 4 * n_movies * n_likeness,
+        STATE: 4 * weights,
+        MOVIES: _LARGEST_ROW * (n_movies + 1),
+        USERS: _LARGEST_ROW * (n_users + 1),
+    }
     if not ALWAYS <= files.keys() <= limits.keys() or (STATE in files) != (manifest["state"] is not None):
         raise ModelError("its manifest does not list the files of a model")
     for name, entry in files.items():
@@ -136,6 +142,8 @@ def _decode(manifest: Mapping[str, Any], files: Mapping[str, bytes]) -> TrainedM
         "movie_factors": (n_movies, n_factors),
         "movie_bias": (n_movies,),
     }
+    if n_likeness := shapes.get("n_likeness", 0):  # the first models had none
+        wanted["movie_likeness"] = (n_movies, n_likeness)
     weights = _read_tensors(files[WEIGHTS])
     if {name: array.shape for name, array in weights.items()} != wanted or any(a.dtype != np.float32 for a in weights.values()):
         raise ModelError("its weights are not float32 arrays of the shapes that its manifest says")
@@ -147,6 +155,7 @@ def _decode(manifest: Mapping[str, Any], files: Mapping[str, bytes]) -> TrainedM
         user_bias=weights["user_bias"],
         movie_factors=weights["movie_factors"],
         movie_bias=weights["movie_bias"],
+        movie_likeness=weights.get("movie_likeness"),
         user_ids=users["user_id"].to_numpy(),
         movies=movies,
         state=TrainState(_whole(state["epoch"]), _whole(state["best_epoch"]), _read_tensors(files[STATE])) if state else None,
@@ -166,7 +175,7 @@ def _head(manifest: Mapping[str, Any]) -> dict[str, Any]:
         "y_range": (low, high),
         "scale": (lowest, highest, step),
         "source": Source(**{name: _text(value) for name, value in manifest["dataset"].items()}),
-        "config": TrainConfig.from_dict({"method": "adam"} | manifest["config"]),  # the first models were all trained by Adam
+        "config": TrainConfig.from_dict({"method": "adam", "n_likeness": 0} | manifest["config"]),  # as the first models were trained
         "history": [_epoch(entry) for entry in manifest["history"]],
         "metrics": {name: _number(manifest["metrics"][name]) for name in ("mse", "rmse", "mae")},
         "split": None if fraction is None else (_number(fraction), _whole(seed)),

@@ -79,7 +79,7 @@ def _write_csv(trained: TrainedModel, folder: Path) -> list[Path]:
 
 def _write_projector(trained: TrainedModel, folder: Path) -> list[Path]:
     vectors, metadata = folder / "vectors.tsv", folder / "metadata.tsv"
-    pd.DataFrame(trained.movie_factors).to_csv(vectors, sep="\t", header=False, index=False)
+    pd.DataFrame(trained.likeness).to_csv(vectors, sep="\t", header=False, index=False)
     table = _movies(trained)[["title", "movie_id", "year", "genres", "n_ratings", "mean_rating", "bias"]]
     spreadsheet_safe(table).replace(r"[\t\r\n]", " ", regex=True).to_csv(metadata, sep="\t", index=False)
     return [vectors, metadata]

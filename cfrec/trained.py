@@ -48,6 +48,8 @@ class TrainedModel:
     ----------
     user_factors, movie_factors : float32 array (n_users or n_movies, n_factors)
     user_bias, movie_bias : float32 array (n_users or n_movies,)
+    movie_likeness : float32 array (n_movies, n_likeness) or None
+        A second block of movie factors, which does not predict: see ``likeness``.
     offset : float
         Constant added to every score before the sigmoid.
     y_range, scale : stars
@@ -88,11 +90,22 @@ class TrainedModel:
     advice: str = ""
     split: tuple[float, int] | None = None
     state: TrainState | None = field(default=None, repr=False)
+    movie_likeness: FloatArray | None = None
 
     def __post_init__(self) -> None:
         """Make the arrays read-only."""
-        for array in (self.user_factors, self.user_bias, self.movie_factors, self.movie_bias):
+        for array in self.weights().values():
             array.flags.writeable = False
+
+    def weights(self) -> dict[str, FloatArray]:
+        """All that was learned, by name."""
+        names = ("user_factors", "user_bias", "movie_factors", "movie_bias", "movie_likeness")
+        return {name: array for name in names if (array := getattr(self, name)) is not None}
+
+    @property
+    def likeness(self) -> FloatArray:
+        """Rows by which movies are compared and drawn on the map (n_movies, any number); zero where nothing is known of a movie."""
+        return self.movie_factors if self.movie_likeness is None else self.movie_likeness
 
     @property
     def n_users(self) -> int:
@@ -112,13 +125,13 @@ class TrainedModel:
     @property
     def n_parameters(self) -> int:
         """Numbers learned in all."""
-        return self.user_factors.size + self.user_bias.size + self.movie_factors.size + self.movie_bias.size
+        return sum(array.size for array in self.weights().values())
 
     @cached_property
     def version(self) -> str:
         """Tells this model from every other: a hash of what was learned and of what it was learned about."""
         value = hashlib.sha256(f"{self.created} {self.fit_seconds} {self.fingerprint} {self.config}".encode())
-        for array in (self.user_factors, self.user_bias, self.movie_factors, self.movie_bias):
+        for array in self.weights().values():
             value.update(np.ascontiguousarray(array).data)
         return value.hexdigest()[:16]
 

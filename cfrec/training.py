@@ -17,6 +17,7 @@ from cfrec.config import TrainConfig
 from cfrec.devices import choose_device
 from cfrec.errors import DataError
 from cfrec.fitting import OnEpoch, Run
+from cfrec.likeness import learn_likeness
 from cfrec.metrics import prediction_errors
 from cfrec.ratings import Ratings, ReadReport, Source
 from cfrec.trained import TrainedModel
@@ -74,7 +75,9 @@ def train(
         run.restore(resume)
     outcome, advice = run.fit(on_epoch or (lambda _: None), stop or Event(), pause or Event())
     trained = _trained_model(run, outcome, advice, time.perf_counter() - started)
-    return replace(trained, metrics=prediction_errors(trained.predict_rows(valid.user_idx, valid.movie_idx), valid.rating))
+    likeness = learn_likeness(train, config.n_likeness, seed=config.seed) if config.n_likeness else None
+    errors = prediction_errors(trained.predict_rows(valid.user_idx, valid.movie_idx), valid.rating)
+    return replace(trained, metrics=errors, movie_likeness=likeness)
 
 
 def prepare() -> None:

@@ -36,7 +36,7 @@ def blocks() -> cfrec.Ratings:
 
 @pytest.fixture(scope="session")
 def block_config() -> cfrec.TrainConfig:
-    return cfrec.TrainConfig.preset("quick", n_factors=4, epochs=12, batch_size=64, device="cpu")
+    return cfrec.TrainConfig.preset("quick", n_factors=4, n_likeness=0, epochs=12, batch_size=64, device="cpu")
 
 
 @pytest.fixture(scope="session")

@@ -24,6 +24,7 @@ ORDER = [
     "config",
     "devices",
     "metrics",
+    "likeness",
     "trained",
     "fitting",
     "model",
@@ -57,7 +58,18 @@ ORDER = [
     "__main__",
     "__init__",
 ]
-HEAVY = {"torch", "sklearn", "plotly", "safetensors", "pooch", "requests", "psutil", "filelock", "numba"}  # imported where they are used
+HEAVY = {
+    "torch",
+    "sklearn",
+    "plotly",
+    "safetensors",
+    "pooch",
+    "requests",
+    "psutil",
+    "filelock",
+    "numba",
+    "scipy",
+}  # imported where they are used
 MAY_IMPORT_TORCH = {"model", "adam", "incidence", "gibbs"}  # and these are themselves imported only when something is trained
 MODULES = sorted(Path("cfrec").glob("*.py"))
 PAGES = sorted(Path("app_pages").glob("*.py"))

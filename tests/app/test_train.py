@@ -129,7 +129,8 @@ def test_the_same_run_again_compares_itself_with_the_accepted_one(open_page, tab
 
 
 CHANGED = {
-    "method": "adam", "n_factors": 7, "epochs": 5, "batch_size": 100, "learning_rate": 0.02, "schedule": "linear", "beta2": 0.99, "weight_decay": 0.001,
+    "method": "adam", "n_factors": 7, "n_likeness": 16, "epochs": 5, "batch_size": 100, "learning_rate": 0.02, "schedule": "linear",
+    "beta2": 0.99, "weight_decay": 0.001,
     "user_l2": 0.3, "movie_l2": 0.4, "bias_l2": 0.02, "l2_exponent": 0.5, "factor_std": 0.1, "bias_std": 0.2, "start_at_mean": False,
     "margin_below": 0.7, "margin_above": 0.8, "patience": 3, "seed": 7, "n_threads": 2,
 }  # fmt: skip
@@ -144,7 +145,7 @@ def test_every_setting_reaches_its_field(open_page, table, recorded, no_data):
     app.radio(key="device").set_value("cpu").run()
     button(app, "Train").click().run()
     assert recorded[0].config == cfrec.TrainConfig.preset("quick", device="cpu", **CHANGED)
-    assert says(app, f"Changed from the recipe: {words.SETTINGS['n_factors']}")
+    assert says(app, f"Changed from the recipe: {words.SETTINGS['method']}, {words.SETTINGS['n_factors']}")
 
 
 def test_every_setting_has_a_name_and_an_explanation():

@@ -42,7 +42,9 @@ def fails(capsys, *argv):
 
 def test_train_writes_the_contract_s_json_and_a_model(capsys, csv, tmp_path):
     out = tmp_path / "models" / "mine"
-    result = run_json(capsys, "train", "--ratings", csv, "--preset", "quick", "--epochs", 2, "--n-factors", 3, "--out", out)
+    result = run_json(
+        capsys, "train", "--ratings", csv, "--preset", "quick", "--epochs", 2, "--n-factors", 3, "--n-likeness", 0, "--out", out
+    )
     assert {"mse", "rmse", "mae", "epochs", "best_epoch", "fit_seconds", "seconds", "device", "n_parameters", "history"} <= result.keys()
     assert (result["epochs"], result["device"], result["n_parameters"]) == (2, "cpu", (12 + 10) * 4)
     assert [m["epoch"] for m in result["history"]] == [1, 2]

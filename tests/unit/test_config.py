@@ -13,7 +13,7 @@ NUMBERS = {s.name: (s.metadata["low"], s.metadata["high"]) for s in fields(Train
 
 def test_every_setting_is_explained():
     assert all(len(setting.metadata["help"]) > 15 for setting in fields(TrainConfig))
-    assert len(NUMBERS) == 17
+    assert len(NUMBERS) == 18
 
 
 @pytest.mark.parametrize("name", NUMBERS)
