@@ -124,7 +124,7 @@ def test_train_stop_accept_and_undo(open_page, ml_100k):
 def test_a_short_run_is_drawn_round_by_round(open_page, tmp_path):
     page = open_page("/train")
     upload(page, make_csv(tmp_path))
-    change_rounds(page, "Quick", 3, 8)
+    change_rounds(page, "Quick", 4, 8)
     page.evaluate(
         """() => { window.told = new Set(); setInterval(() => {
             const chart = document.querySelector("[data-testid=stVegaLiteChart][aria-label*='after round']");
@@ -160,7 +160,7 @@ def test_a_reload_and_a_second_visitor_find_the_run_again(open_page, tmp_path):
 def test_the_live_chart_is_never_drawn_from_nothing(open_page, tmp_path):
     page = open_page("/train")
     upload(page, make_csv(tmp_path))
-    change_rounds(page, "Balanced", 12, 400)
+    change_rounds(page, "Seed", 30, 400)
     train(page)
     expect(page.locator(f"{CHART}[aria-label*='after round']")).to_be_visible()
     page.evaluate(
