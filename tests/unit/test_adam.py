@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from cfrec.adam import AdamRun, _Adam
+from cfrec import adam
+from cfrec.adam import AdamRun, _Adam, in_large_batches
 from cfrec.config import TrainConfig
 from cfrec.ratings import build_ratings
 
@@ -57,6 +59,171 @@ def test_the_seed_recipe_is_the_post_s_loop(blocks):
         assert torch.allclose(weight, weights[name], atol=1e-5), name
 
 
+def test_the_gradient_is_autograd_s(blocks):
+    """On a batch in which users and movies recur, with every penalty and an offset."""
+    run = run_of(blocks, user_l2=0.3, movie_l2=0.2, bias_l2=0.1, factor_std=0.5, bias_std=0.5)
+    random = torch.Generator().manual_seed(0)
+    users, movies, stars = (torch.randint(n, (300,), generator=random, dtype=torch.int32) for n in (20, 12, 6))
+    squared, (of_users, of_movies) = run._gradients(users, movies, stars)
+    p, user_bias, q, movie_bias = run.net.look_up(users, movies)
+    errors = (run.net.rate(p, user_bias, q, movie_bias) - stars).square()
+    loss = errors + run.user_rows.l2[users] * p.square().sum(1) + run.movie_rows.l2[movies] * q.square().sum(1)
+    loss = loss + 0.1 * (user_bias.square() + movie_bias.square()).squeeze(1)
+    layers = dict(run.net.named_parameters())
+    theirs = dict(zip(layers, torch.autograd.grad(loss.mean(), layers.values()), strict=True))
+    mine = {
+        "user_factors.weight": of_users[:, :-2],
+        "user_bias.weight": of_users[:, -2:-1],
+        "movie_factors.weight": of_movies[:, :-2],
+        "movie_bias.weight": of_movies[:, -1:],
+    }
+    assert squared.item() == pytest.approx(errors.sum().item(), rel=1e-5)
+    for name, gradient in theirs.items():
+        assert (mine[name] - gradient).abs().max() < 1e-5 * gradient.abs().max(), name
+        assert gradient.abs().max() > 1e-3, name
+    assert not of_users[20:, :-1].any()  # nobody there rated anything
+
+
+@pytest.mark.parametrize("weight_decay", [0.0, 0.01])
+def test_the_ones_beside_the_biases_stay_ones(blocks, weight_decay):
+    run = run_of(blocks, weight_decay=weight_decay)
+    run.fit(lambda _: None, Event(), Event())
+    assert (run.user_rows.table[:, -1] == 1).all()
+    assert (run.movie_rows.table[:, -2] == 1).all()
+    assert not (run.movie_rows.table[:, -1] == 1).any()  # a bias
+
+
+def test_the_network_sees_what_adam_learns(blocks):
+    run = run_of(blocks)
+    run.fit(lambda _: None, Event(), Event())
+    layers = {name: weight.detach() for name, weight in run.net.named_parameters()}
+    for name, weight in run._weights().items():
+        assert torch.equal(weight, layers[f"{name}.weight"].reshape(weight.shape)), name
+    stars = run.net(*run.valid[:2]).detach().clamp(2, 5)
+    assert run._valid_loss() == pytest.approx((stars - run.valid[2]).square().mean().item(), rel=1e-5)
+
+
+class Waits(TorchDispatchMode):
+    """Counts the times that the host reads a number off the device, or asks for a result whose size depends on numbers there."""
+
+    OPERATIONS = ("_local_scalar_dense", "nonzero", "masked_select", "_unique2", "bincount", "equal", "is_nonzero")
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__
+        if name in self.OPERATIONS:
+            self.seen.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+def test_the_host_waits_for_the_device_once_an_epoch(blocks):
+    run = run_of(blocks, batch_size=16)
+    with Waits() as waits:
+        run._pass(1, lambda: False)
+    assert waits.seen == ["_local_scalar_dense"]
+    with Waits() as waits:
+        run._valid_loss()
+    assert waits.seen == ["_local_scalar_dense"]
+
+
+def test_waits_are_seen():
+    """Negative control of the test above."""
+    with Waits() as waits:
+        numbers = torch.ones(3)
+        float(numbers[0])
+        torch.nonzero(numbers)
+        torch.bincount(numbers.int())
+    assert waits.seen == ["_local_scalar_dense", "nonzero", "bincount"]
+
+
+@pytest.fixture
+def meta_run(blocks, monkeypatch):
+    """A run on a device that has shapes and types but no numbers: reading one raises."""
+    monkeypatch.setattr(AdamRun, "_begin", lambda run: None)
+    monkeypatch.setattr(adam.torch, "Generator", lambda device="cpu": torch._C.Generator("cpu" if device == "meta" else device))
+    config = TrainConfig.preset("balanced", method="adam", weight_decay=0.01, batch_size=100)
+    return AdamRun(*blocks.split(), config, "meta")
+
+
+def test_a_whole_epoch_runs_without_any_number_known(meta_run):
+    """No step may look at the device, nor mix tensors of the host with the device's."""
+    total = meta_run._learn(1, lambda: False)
+    assert (total.device.type, total.dtype, total.shape) == ("meta", torch.float32, ())
+    with pytest.raises(RuntimeError, match="meta"):
+        meta_run._pass(1, lambda: False)  # the one place that reads
+
+
+def test_everything_is_on_the_device_in_single_precision(meta_run):
+    """Apple's GPUs have no double precision."""
+    seen = []
+
+    class Types(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            result = func(*args, **(kwargs or {}))
+            seen.extend(t for t in (result if isinstance(result, tuple | list) else [result]) if isinstance(t, torch.Tensor))
+            return result
+
+    with Types():
+        meta_run._learn(1, lambda: False)
+    assert len(seen) > 100
+    assert {t.device.type for t in seen} == {"meta"}
+    assert torch.float64 not in {t.dtype for t in seen}
+
+
+def test_a_stop_is_heeded_before_each_batch(blocks):
+    run, asked = run_of(blocks, batch_size=16), []
+    assert run._pass(1, lambda: asked.append(0) or len(asked) == 4) is None
+    assert run.adam.steps[0].item() == 3
+
+
+@pytest.mark.parametrize(
+    ("n_ratings", "batch_size", "rate", "size", "wanted"),
+    [
+        (300_000, 512, 0.01, 512, 0.01),  # not large
+        (409_600, 1_024, 0.005, 4_096, 0.01),  # four times the batch, twice the rate
+        (409_601, 1_024, 0.005, 4_097, 0.005 * (4_097 / 1_024) ** 0.5),  # a hundred steps
+        (10_000_000, 512, 0.01, 100_000, 0.02),  # no faster than this
+        (10_000_000, 512, 0.05, 100_000, 0.05),  # nor slower than asked for
+        (10_000_000, 200_000, 0.01, 200_000, 0.01),  # large enough
+        (10**9, 512, 0.01, 1_000_000, 0.02),  # the largest that can be set
+    ],
+)
+def test_batches_of_large_data_by_hand(n_ratings, batch_size, rate, size, wanted):
+    config = TrainConfig(method="adam", batch_size=batch_size, learning_rate=rate)
+    large = in_large_batches(config, n_ratings)
+    assert (large.batch_size, large.learning_rate) == (size, pytest.approx(wanted))
+    assert replace(large, batch_size=batch_size, learning_rate=rate) == config
+
+
+def test_the_post_s_recipe_keeps_its_batches_whatever_the_data():
+    seed = TrainConfig.preset("seed")
+    assert in_large_batches(seed, 10_000_000) == seed
+
+
+def test_a_run_on_large_data_takes_large_batches_and_faster_steps(blocks, monkeypatch):
+    monkeypatch.setattr(adam, "_LARGE", 100)
+    run = run_of(blocks, batch_size=1, learning_rate=0.005, schedule="constant", epochs=1)
+    size = math.ceil(len(run.ratings) / 100)
+    run.fit(lambda _: None, Event(), Event())
+    assert run.adam.steps[0].item() == math.ceil(len(run.ratings) / size) < 101
+    assert run.history[0].learning_rate == pytest.approx(min(0.005 * size**0.5, 0.02))
+    assert run.config.batch_size == 1  # what was asked for is what is stored
+
+
+@pytest.mark.parametrize("n_threads", [1, 2])
+def test_large_batches_give_the_same_bits_again(n_threads):
+    random = np.random.default_rng(0)
+    pairs = np.unravel_index(random.choice(300 * 200, 20_000, replace=False), (300, 200))
+    ratings = build_ratings(pairs[0], pairs[1], random.integers(1, 6, 20_000).astype(float))
+    runs = [run_of(ratings, batch_size=8_000, n_threads=n_threads) for _ in range(2)]
+    for run in runs:
+        run.fit(lambda _: None, Event(), Event())
+    assert all(torch.equal(a, b) for a, b in zip(*(run._weights().values() for run in runs), strict=True))
+
+
 def test_the_penalty_of_each_row_by_hand():
     # users rate 3, 1 and 2 times: mean 2; movies 4 and 2 times: mean 3
     users, movies = [0, 0, 0, 1, 2, 2], [0, 1, 0, 0, 0, 1]
@@ -64,8 +231,8 @@ def test_the_penalty_of_each_row_by_hand():
     assert len(ratings) == 5  # user 0 rated movie 0 twice
     run = AdamRun(ratings, ratings, TrainConfig(user_l2=0.3, movie_l2=0.2, l2_exponent=0.5, n_factors=2), "cpu")
     counts_user, counts_movie = np.array([2, 1, 2]), np.array([3, 2])
-    assert run.user_l2.numpy() == pytest.approx(0.3 * np.sqrt(counts_user.mean() / counts_user))
-    assert run.movie_l2.numpy() == pytest.approx(0.2 * np.sqrt(counts_movie.mean() / counts_movie))
+    assert run.user_rows.l2.numpy() == pytest.approx(0.3 * np.sqrt(counts_user.mean() / counts_user))
+    assert run.movie_rows.l2.numpy() == pytest.approx(0.2 * np.sqrt(counts_movie.mean() / counts_movie))
 
 
 def test_zero_weights_predict_the_mean_at_the_start(blocks):
