@@ -22,8 +22,8 @@ def export_model(trained: TrainedModel, file_format: str, folder: str | Path) ->
     Parameters
     ----------
     file_format : str
-        ``csv``: movies.csv, movie_factors.csv, users.csv, user_factors.csv.
-        ``projector``: vectors.tsv and metadata.tsv for the Embedding Projector (https://projector.tensorflow.org).
+        ``csv``: movies.csv, movie_factors.csv, users.csv, user_factors.csv; movie_likeness.csv where the model has likeness of its own.
+        ``projector``: vectors.tsv (``TrainedModel.likeness``) and metadata.tsv for the Embedding Projector (https://projector.tensorflow.org).
         ``html``: map.html, a 3D map of movies that needs no network.
     folder : path
         Is created; files of those names in it are replaced.
@@ -72,6 +72,9 @@ def _write_csv(trained: TrainedModel, folder: Path) -> list[Path]:
         "users.csv": users,
         "user_factors.csv": pd.DataFrame(trained.user_factors, columns=factor_names).assign(user_id=trained.user_ids),
     }
+    if trained.movie_likeness is not None:
+        names = [f"likeness_{k}" for k in range(1, trained.movie_likeness.shape[1] + 1)]
+        tables["movie_likeness.csv"] = pd.DataFrame(trained.movie_likeness, columns=names).assign(movie_id=trained.movies["movie_id"])
     for name, table in tables.items():
         spreadsheet_safe(table).to_csv(folder / name, index=False)
     return [folder / name for name in tables]

@@ -149,3 +149,52 @@ def test_tables_that_disagree_are_refused(files):
         load(with_file(files, "users.csv", b"user_id\n1\n"))
     with pytest.raises(ModelError, match=r"movie_id|columns"):
         load(with_file(files, "movies.csv", files["movies.csv"].replace(b"movie_id", b"film_id", 1)))
+
+
+@pytest.fixture(scope="module")
+def alike(trained):
+    return replace(trained, movie_likeness=np.random.default_rng(0).standard_normal((36, 6)).astype(np.float32))
+
+
+def test_likeness_comes_back_and_its_absence_too(alike, trained):
+    assert load(encode(alike)).movie_likeness.tolist() == alike.movie_likeness.tolist()
+    assert load(encode(trained)).movie_likeness is None
+
+
+def test_a_manifest_older_than_likeness_is_read(files):
+    def forget(manifest):
+        del manifest["shapes"]["n_likeness"], manifest["config"]["n_likeness"]
+
+    loaded = load(forged(files, forget))
+    assert loaded.movie_likeness is None
+    assert loaded.config.n_likeness == 0
+
+
+@pytest.mark.parametrize("value", [0, 5, 7, -1, 1.5, "6", None, True, 10**30])
+def test_likeness_of_another_width_than_the_manifest_says_is_refused(alike, value):
+    with pytest.raises(ModelError, match=r"not float32 arrays of the shapes|stands where a|larger than a model"):
+        load(forged(encode(alike), lambda m: m["shapes"].update(n_likeness=value)))
+
+
+def test_likeness_that_the_manifest_promises_must_be_there(files):
+    with pytest.raises(ModelError, match="not float32 arrays of the shapes"):
+        load(forged(files, lambda m: m["shapes"].update(n_likeness=6)))
+
+
+def test_damaged_likeness_is_refused(alike):
+    rows = alike.movie_likeness.copy()
+    rows[3, 2] = np.nan
+    with pytest.raises(ModelError, match="finite"):
+        load(encode(replace(alike, movie_likeness=rows)))
+    with pytest.raises(ModelError, match="not float32 arrays"):
+        load(encode(replace(alike, movie_likeness=alike.movie_likeness.astype(np.float64))))
+
+
+def test_the_largest_weights_allow_for_likeness_and_no_more(alike):
+    def announce(n_bytes):
+        return lambda m: m["files"]["weights.safetensors"].update(bytes=n_bytes)
+
+    most = 4 * (90 + 36) * 5 + 4 * 36 * 6 + encoding._LARGEST_HEADER
+    read_manifest(forged(encode(alike), announce(most))["manifest.json"])
+    with pytest.raises(ModelError, match=r"weights\.safetensors is larger than"):
+        read_manifest(forged(encode(alike), announce(most + 1))["manifest.json"])

@@ -36,6 +36,17 @@ def test_a_movie_nothing_was_learned_of_has_no_neighbours(four):
         cfrec.similar_movies(four, 999)
 
 
+def test_likeness_takes_the_place_of_factors(four):
+    """By their factors the first is most like the second; by their likeness the last, of which no factors were learned."""
+    alike = replace(four, movie_likeness=np.array([[1, 0, 0], [0, 0, 0], [0, 1, 0], [3, 4, 0], [2, 0, 0]], np.float32))
+    table = cfrec.similar_movies(alike, 100, k=9)
+    assert table["movie_id"].tolist() == [104, 103, 102]
+    assert table["similarity"].tolist() == pytest.approx([1, 0.6, 0])
+    assert cfrec.similar_movies(alike, 101).empty
+    assert cfrec.project_factors(alike, 3).shape == (5, 6)  # four has two factors alone
+    assert (cfrec.movie_biases(alike)["bias"] == cfrec.movie_biases(four)["bias"]).all()
+
+
 def test_biases_best_first_with_mean_and_count_beside(four):
     table = cfrec.movie_biases(four)
     assert table["movie_id"].tolist() == [101, 103, 100, 104, 102]

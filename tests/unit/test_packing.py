@@ -3,6 +3,7 @@ import json
 import struct
 import tracemalloc
 import zipfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -64,6 +65,13 @@ def test_what_is_packed_is_what_is_unpacked(trained, packed, files):
     assert_same(loaded, trained)
     assert loaded.history == trained.history
     assert loaded.state is None  # nobody takes away four times the size
+
+
+def test_likeness_is_packed_too(trained):
+    alike = replace(trained, movie_likeness=np.eye(36, 6, dtype=np.float32))
+    loaded = unpack_model(pack_model(alike))
+    assert_same(loaded, alike)
+    assert loaded.movie_likeness.tolist() == alike.movie_likeness.tolist()
 
 
 def test_the_shipped_model_comes_back_to_the_bit(shipped):

@@ -48,6 +48,13 @@ def test_what_is_saved_is_what_is_loaded(trained, folder):
     assert beside(folder) == ["mine"]  # nothing temporary stays behind
 
 
+def test_likeness_is_saved_and_loaded(trained, tmp_path):
+    alike = replace(trained, movie_likeness=np.eye(36, 6, dtype=np.float32))
+    loaded = load_model(save_model(alike, tmp_path / "alike", resumable=True))
+    assert_same_model(alike, loaded)
+    assert loaded.state is not None
+
+
 def test_awkward_ids_and_titles_survive(block_config, tmp_path):
     users = np.array(["7", "007", 'ann, "b"', "né\n2", "NA", "7"], object)
     movies = np.array(["NA", "", "null", "=1+1", "a,b", "1e5"], object)

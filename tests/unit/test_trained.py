@@ -57,6 +57,20 @@ def test_one_other_bit_makes_another_version(trained, name):
     assert replace(trained, **{name: array}).version != trained.version
 
 
+def test_likeness_is_a_block_of_its_own(trained):
+    """It is read where there is some, counts as learned, cannot be changed, makes the version, and predicts nothing."""
+    rows = np.random.default_rng(0).standard_normal((36, 6)).astype(np.float32)
+    alike = replace(trained, movie_likeness=rows)
+    assert trained.likeness is trained.movie_factors
+    assert alike.likeness is rows
+    assert alike.n_parameters == trained.n_parameters + 36 * 6
+    with pytest.raises(ValueError, match="read-only"):
+        alike.likeness[0, 0] = 1
+    assert len({trained.version, alike.version, replace(trained, movie_likeness=-rows).version}) == 3
+    users, movies = np.arange(36), np.arange(36)
+    assert (alike.predict_rows(users, movies) == trained.predict_rows(users, movies)).all()
+
+
 def test_what_a_model_was_trained_on_when_and_how_makes_its_version(trained):
     others = [
         replace(trained, created="2020-01-01T00:00:00+00:00"),
