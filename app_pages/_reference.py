@@ -51,13 +51,15 @@ def show_formula(trained: cfrec.TrainedModel, movie_id: object, user_id: object)
 def _worked_formula(trained: cfrec.TrainedModel, movie_id: object, user_id: object) -> str:
     user, movie = trained.user_row(user_id), trained.movie_row(movie_id)
     match = float(trained.user_factors[user] @ trained.movie_factors[movie])
-    terms = [round(term, 3) for term in (match, float(trained.user_bias[user]), float(trained.movie_bias[movie]), trained.offset)]
-    score, (low, high) = sum(terms), trained.y_range
+    low, high = trained.y_range
+    digits = 3 if high - low < 10 else 4  # where the sigmoid is steep, a thousandth of a score is a hundredth of a star
+    terms = [round(term, digits) for term in (match, float(trained.user_bias[user]), float(trained.movie_bias[movie]), trained.offset)]
+    score = sum(terms)
     stars = low + (high - low) / (1 + exp(min(-score, 700.0)))
     guess = float(cfrec.predict_ratings(trained, [user_id], [movie_id])[0])
     cut = rf" \to {guess:.2f}" if abs(guess - stars) > 0.005 else ""
-    written = " ".join([f"{terms[0]:.3f}", *(f"{term:+.3f}" for term in terms[1:])])
-    formula = rf"\hat r &= {low:g} + {high - low:g} \cdot \sigma({score:.3f})"
+    written = " ".join([f"{terms[0]:.{digits}f}", *(f"{term:+.{digits}f}" for term in terms[1:])])
+    formula = rf"\hat r &= {low:g} + {high - low:g} \cdot \sigma({score:.{digits}f})"
     return _aligned(f"s &= {written}", f"&= {score:.3f}", formula, f"&= {stars:.2f}{cut}")
 
 

@@ -18,36 +18,23 @@ All stays on the device: the ratings, an epoch's order, the sums. The host waits
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from threading import Event
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from cfrec.config import TrainConfig
-from cfrec.devices import cpu_threads
-from cfrec.fitting import MustStop, OnEpoch, Run, Weights, penalties
+from cfrec.fitting import MustStop, Weights, penalties
 from cfrec.model import EmbeddingNet
 from cfrec.ratings import FloatArray, Ratings
+from cfrec.torchrun import TorchRun
 
 _CHUNK = 1 << 16  # ratings whose loss is measured at a time
 _LARGE = 300_000  # ratings from which on batches grow
 _MOST_STEPS = 100  # an epoch of large data, where batches may grow
 _FASTEST = 0.02  # learning rate to which larger batches may raise it
-
-
-@contextmanager
-def use_threads(n: int) -> Iterator[None]:
-    """Let torch use n CPU threads in this thread for a while."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(n)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def in_large_batches(config: TrainConfig, n_ratings: int) -> TrainConfig:
@@ -148,12 +135,11 @@ class _Rows:
         gradient[:, self.bias].addcmul_(self.biases, shares * bias_l2 - pull)
 
 
-class AdamRun(Run):
+class AdamRun(TorchRun):
     """One run: the ratings and the network's rows on the device, and Adam."""
 
     def __init__(self, train: Ratings, valid: Ratings, config: TrainConfig, device: str) -> None:
         super().__init__(train, valid, config, device)
-        self.n_threads = cpu_threads(config.n_threads, len(train))
         large = in_large_batches(config, len(train))
         self.batch_size, self.faster = large.batch_size, large.learning_rate / config.learning_rate
         self.users, self.movies, self.stars = self._tensors(train)
@@ -178,16 +164,6 @@ class AdamRun(Run):
 
     def _tensors(self, ratings: Ratings) -> tuple[Tensor, Tensor, Tensor]:
         return tuple(torch.as_tensor(a, device=self.device) for a in (ratings.user_idx, ratings.movie_idx, ratings.rating))  # type: ignore[return-value]
-
-    def fit(self, on_epoch: OnEpoch, stop: Event, pause: Event) -> tuple[str, str]:
-        """Run the epochs with so many threads as are set; returns (outcome, advice)."""
-        with use_threads(self.n_threads):
-            return super().fit(on_epoch, stop, pause)
-
-    def time_epoch(self, epoch: int) -> float:
-        """Go through the ratings once and wait until the device has done so; returns the seconds."""
-        with use_threads(self.n_threads):
-            return super().time_epoch(epoch)
 
     def learning_rate(self, progress: float) -> float:
         """The learning rate when this share of the run is done, as it is in batches of this size."""

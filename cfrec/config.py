@@ -39,7 +39,12 @@ class TrainConfig:
         128, "numbers learned for each movie from who rated it, for likeness and the map; 0: its factors serve", 0, 512
     )
     epochs: int = _setting(14, "times to go through all training ratings", 1, 1_000)
-    batch_size: int = _setting(512, "ratings that adam learns from in one step", 1, 1_000_000)
+    batch_size: int = _setting(
+        512,
+        "ratings that adam learns from in one step; above 300,000 ratings at least a hundredth of them, but with weight_decay",
+        1,
+        1_000_000,
+    )
     learning_rate: float = _setting(0.0065, "size of the largest step", 1e-6, 10.0)
     schedule: str = _setting(
         "one_cycle",
@@ -122,7 +127,10 @@ class TrainConfig:
     def bytes_needed(self, n_users: int, n_movies: int, n_ratings: int) -> int:
         """Memory that training takes beyond the ratings themselves: an upper estimate."""
         weights = 4 * (n_users + n_movies) * (self.n_factors + 1)
-        batch = 4 * 12 * min(self.batch_size, n_ratings) * (self.n_factors + 1)
+        batch = 4 * 12 * min(max(self.batch_size, n_ratings // 100), n_ratings) * (self.n_factors + 1)
+        if self.method == "gibbs":  # squares of rows: all of the other side's, and those that are drawn at a time
+            rows = max(n_users, n_movies)
+            batch = 4 * (self.n_factors + 1) ** 2 * (rows // 2 + 4 * min(rows, 1 << 15)) + 4 * 2 * min(n_users * n_movies, 30_000_000)
         likeness = 4 * (n_users + n_movies) * (self.n_likeness + 64) * 4 + 24 * n_ratings if self.n_likeness else 0
         return 15 * weights + batch + likeness + 48 * n_ratings  # weights, gradient, Adam's two, the best, and two states to resume from
 
@@ -153,7 +161,7 @@ _PRESETS: dict[str, tuple[str, dict[str, Any]]] = {  # what each is for, and how
         },
     ),
     "accurate": (
-        "the best predictions there are: the mean of a hundred networks",
+        "the best predictions: the mean of a hundred networks",
         {"method": "gibbs", "n_factors": 16, "epochs": 100, "learning_rate": 1.0, "schedule": "constant"},
     ),
     # The post's recipe to the letter: its scheduler is never stepped, so its nominal 3e-3 stays halved.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -85,7 +86,7 @@ def cross_validate(
     """
     folds: list[Mapping[str, float]] = []
     for number, (part, held_out) in enumerate(ratings.folds(n_folds), 1):
-        trained = train(part, held_out, config)
+        trained = train(part, held_out, replace(config, n_likeness=0))  # which predicts nothing
         if trained.outcome == "diverged":
             raise ConfigError(f"Fold {number}: {trained.advice}")
         mse = trained.history[-1].valid_loss

@@ -21,19 +21,17 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from threading import Event
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from cfrec.adam import use_threads
 from cfrec.config import TrainConfig
-from cfrec.devices import cpu_threads
-from cfrec.fitting import MustStop, OnEpoch, Run, Weights
+from cfrec.fitting import MustStop, Weights
 from cfrec.incidence import Entries, Product, orthogonal, sorted_entries, truncated_svd, who_rated_what
 from cfrec.ratings import FloatArray, Ratings
+from cfrec.torchrun import TorchRun
 from cfrec.trained import TrainState
 
 _PRECISION, _EVENNESS = 1.65, 20.0  # alpha, in one over the variance of the ratings; h
@@ -61,12 +59,11 @@ class _Side:
     decay: float = 1.0  # lambda
 
 
-class GibbsRun(Run):
+class GibbsRun(TorchRun):
     """One run: an epoch is a sweep. It cannot be resumed."""
 
     def __init__(self, train: Ratings, valid: Ratings, config: TrainConfig, device: str) -> None:
         super().__init__(train, valid, config, device)
-        self.n_threads = cpu_threads(config.n_threads, len(train))
         self.mean, self.scale = float(train.rating.mean(dtype=np.float64)), float(train.rating.std(dtype=np.float64)) or 1.0
         low, high, _ = train.scale
         reach = _RANGE * max(high - low, 1.0)
@@ -108,16 +105,6 @@ class GibbsRun(Run):
 
     def _gamma(self, shape: Tensor, rate: Tensor) -> Tensor:
         return torch._standard_gamma(shape, generator=self.random) / rate
-
-    def fit(self, on_epoch: OnEpoch, stop: Event, pause: Event) -> tuple[str, str]:
-        """Run the sweeps with so many threads as are set; returns (outcome, advice)."""
-        with use_threads(self.n_threads):
-            return super().fit(on_epoch, stop, pause)
-
-    def time_epoch(self, epoch: int) -> float:
-        """Do one sweep; returns the seconds."""
-        with use_threads(self.n_threads):
-            return super().time_epoch(epoch)
 
     @torch.no_grad()
     def _pass(self, epoch: int, must_stop: MustStop) -> float | None:
@@ -236,7 +223,7 @@ class GibbsRun(Run):
     def best_weights(self) -> dict[str, FloatArray]:
         """The mean of what the sweeps predicted, as one network. Rows without a training rating have the bias that is expected of them."""
         d, sides = self.d, (self.users, self.movies)
-        if not self.n_averaged:  # stopped early: the last draw
+        if not self.n_averaged or (self.product is None and not self.samples):  # stopped before a sweep was averaged: the last draw
             self.biases = [side.rows[:, d].clone() for side in sides]
             self.product, self.samples, self.n_averaged = None, [(self.users.rows[:, :d], self.movies.rows[:, :d])], 1
         weights = [(side.ratings.counts + 1).float().pow(0.25) for side in sides]  # rows with more ratings are to be kept more exactly

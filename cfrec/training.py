@@ -149,8 +149,12 @@ def estimate_seconds(config: TrainConfig, n_users: int, n_movies: int, n_ratings
         Too little memory; no such device.
     """
     config.check_memory(n_users, n_movies, n_ratings)
-    make_run = load_method(config)
-    n_timed = min(n_ratings, _TIMED_RATINGS if config.method == "sgd" else min(_TIMED_STEPS * config.batch_size, _TIMED_RATINGS))
+    make_run, n_timed = load_method(config), min(n_ratings, _TIMED_RATINGS)
+    if config.method == "adam":
+        from cfrec.adam import in_large_batches
+
+        config = in_large_batches(config, n_ratings)
+        make_run, n_timed = load_method(config), min(n_timed, _TIMED_STEPS * config.batch_size)
     sample = _made_up(n_users, n_movies, n_timed)
     run = make_run(sample, sample.take(np.arange(min(n_timed, config.batch_size))))
     seconds = [run.time_epoch(epoch) for epoch in (1, 2, 3)]

@@ -27,6 +27,7 @@ ORDER = [
     "likeness",
     "trained",
     "fitting",
+    "torchrun",
     "model",
     "adam",
     "kernels",
@@ -70,7 +71,7 @@ HEAVY = {
     "numba",
     "scipy",
 }  # imported where they are used
-MAY_IMPORT_TORCH = {"model", "adam", "incidence", "gibbs"}  # and these are themselves imported only when something is trained
+MAY_IMPORT_TORCH = {"torchrun", "model", "adam", "incidence", "gibbs"}  # and these are themselves imported only when something is trained
 MODULES = sorted(Path("cfrec").glob("*.py"))
 PAGES = sorted(Path("app_pages").glob("*.py"))
 

@@ -106,3 +106,9 @@ def test_gentler_by_hand(rate, wanted):
     assert gentler.learning_rate == wanted
     assert gentler == TrainConfig.preset("seed", learning_rate=wanted, n_factors=7, epochs=3)  # all else is the same
     assert config.learning_rate == rate
+
+
+def test_memory_of_many_factors_that_are_sampled_is_their_square():
+    few, many = (TrainConfig.preset("accurate", n_factors=n, n_likeness=0).bytes_needed(943, 1_682, 80_000) for n in (100, 1_000))
+    assert many > 4 * 1_682 * 1_000**2  # each movie has a matrix of a million numbers when it is drawn
+    assert many > 50 * few

@@ -106,6 +106,15 @@ def test_a_stop_keeps_the_mean_so_far(blocks):
     assert trained.metrics["mse"] < 0.2 * blocks.rating.var()
 
 
+def test_a_stop_within_the_first_averaged_sweep_of_large_data(blocks, monkeypatch):
+    """The users' half had been averaged, but no sample kept: the mean of none was asked for."""
+    monkeypatch.setattr(gibbs, "_DENSE", 0)
+    run = GibbsRun(*blocks.split(), config_of(), "cpu")
+    answers = iter([False] * 7 + [True])
+    assert [run._pass(epoch, lambda: next(answers)) is None for epoch in (1, 2, 3, 4)] == [False, False, False, True]
+    assert np.isfinite(run.best_weights()["movie_factors"]).all()
+
+
 def test_a_stop_before_the_first_sweep_has_learned_nothing(blocks):
     stop = Event()
     stop.set()

@@ -1,0 +1,43 @@
+"""What runs in torch have in common: the number of its CPU threads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Event
+
+import torch
+
+from cfrec.config import TrainConfig
+from cfrec.devices import cpu_threads
+from cfrec.fitting import OnEpoch, Run
+from cfrec.ratings import Ratings
+
+
+@contextmanager
+def use_threads(n: int) -> Iterator[None]:
+    """Let torch use n CPU threads in this thread for a while."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(n)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+class TorchRun(Run):
+    """A run whose arithmetic torch does, with so many CPU threads as are set."""
+
+    def __init__(self, train: Ratings, valid: Ratings, config: TrainConfig, device: str) -> None:
+        super().__init__(train, valid, config, device)
+        self.n_threads = cpu_threads(config.n_threads, len(train))
+
+    def fit(self, on_epoch: OnEpoch, stop: Event, pause: Event) -> tuple[str, str]:
+        """Run the epochs; returns (outcome, advice)."""
+        with use_threads(self.n_threads):
+            return super().fit(on_epoch, stop, pause)
+
+    def time_epoch(self, epoch: int) -> float:
+        """Go through the ratings once and wait until the device has done so; returns the seconds."""
+        with use_threads(self.n_threads):
+            return super().time_epoch(epoch)
