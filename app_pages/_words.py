@@ -35,7 +35,7 @@ TASTE_NUMBERS = Word(
 )
 LIKENESS = Word(
     "Likeness",
-    "How nearly the numbers that the model keeps of two films point the same way: 100 % is the same, 0 % is unrelated. Technical term: cosine similarity.",
+    "How nearly the numbers kept of two films point the same way: 100 % is the same, 0 % is unrelated. Technical term: cosine similarity.",
 )
 PLAIN_AVERAGE = Word("Plain average", "The mean of all the stars this film got, few or many.")
 GAP = Word(
