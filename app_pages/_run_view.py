@@ -42,13 +42,13 @@ def is_drawn(job: TrainingJob) -> bool:
 
 
 def show_run(job: TrainingJob, before: Sequence[EpochMetrics]) -> None:
-    """Draw a run; as long as it goes on, again and again by itself."""
-    over = is_drawn(job)
+    """Draw a run; until all of it is drawn, again and again by itself. The whole page follows when it ends, and when all is drawn."""
+    finished, over = job.snapshot.finished, is_drawn(job)
 
     @st.fragment(run_every=None if over else POLL)
     def drawn_again() -> None:
         _draw(job, before)
-        if not over and is_drawn(job):
+        if (job.snapshot.finished, is_drawn(job)) != (finished, over):
             st.rerun()
 
     drawn_again()

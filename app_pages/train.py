@@ -12,6 +12,7 @@ from app_pages import _words as words
 from cfrec.jobs import TrainingJob, runs_table
 from cfrec.plots import loss_drawing, loss_points
 
+_SOON = 0.4  # seconds: what ends so soon is shown at once
 RUN_COLUMNS = {
     "run": None,
     "started": st.column_config.DatetimeColumn("Started", format="distance"),
@@ -31,6 +32,7 @@ RUN_COLUMNS = {
 def start(data: form.Data, config: cfrec.TrainConfig) -> None:
     job = TrainingJob(data.load, config, data.title)
     running = state.jobs().start(job)
+    running.wait(_SOON)
     if running is not job:
         st.toast("A run is already under way: you see that one.", icon=":material/group:")
     state.choose("run", running.id)
@@ -136,7 +138,7 @@ with top:
 with left:
     if job:
         show_run(job, model, data)
-        if run_view.is_drawn(job):
+        if job.snapshot.finished:
             result.show_result(job, model)
     else:
         if wanted:

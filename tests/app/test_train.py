@@ -58,6 +58,7 @@ def recorded(monkeypatch):
     """Runs that would have been started."""
     jobs = []
     monkeypatch.setattr(JobBoard, "start", lambda self, job: jobs.append(job) or job)
+    monkeypatch.setattr(TrainingJob, "wait", lambda self, seconds=None: self.snapshot)
     return jobs
 
 
