@@ -142,6 +142,8 @@ def _changes(new: cfrec.TrainedModel, current: cfrec.TrainedModel) -> None:
 
 def _guesses(result: JobResult) -> None:
     st.markdown("**Ratings kept aside: what people gave, and what the model guessed**")
+    half, one = (f"{result.within[name]:.0%}" for name in ("within_half", "within_one"))
+    st.markdown(f"**{one}** of all guesses miss by at most one star, **{half}** by at most half a star.")
     data = result.guesses.drop(columns="movie_id")
     show.table(data, "guesses", alt="Held-out ratings beside the guesses of the new model", height=330)
     st.markdown("**Can its guesses be believed?**")

@@ -175,7 +175,7 @@ def evaluate_model(args: Namespace) -> None:
     if args.json:
         print_json(result)
     else:
-        print("  ".join(f"{name} {result[name]:.4f}" for name in ("rmse", "mse", "mae") if name in result))
+        print("  ".join(f"{name} {result[name]:.4f}" for name in ("rmse", "mse", "mae", "within_half", "within_one") if name in result))
 
 
 def _print(args: Namespace, table: pd.DataFrame, **more: object) -> None:

@@ -11,14 +11,14 @@ import pandas as pd
 
 from cfrec.config import TrainConfig
 from cfrec.errors import ConfigError, DataError
-from cfrec.metrics import prediction_errors
+from cfrec.metrics import prediction_errors, shares_within
 from cfrec.ratings import Ratings
 from cfrec.trained import TrainedModel
 from cfrec.training import train
 
 
 def evaluate(trained: TrainedModel, ratings: Ratings) -> dict[str, float]:
-    """Errors on the part of ``ratings`` that was held out when the model was trained.
+    """Errors on the part of ``ratings`` that was held out when the model was trained: mse, rmse, mae, within_half, within_one.
 
     Raises
     ------
@@ -34,7 +34,8 @@ def evaluate(trained: TrainedModel, ratings: Ratings) -> dict[str, float]:
         raise DataError(
             "These are not the ratings, in the order, that the model was trained on: some that it learned from would be held out."
         )
-    return prediction_errors(trained.predict_rows(valid.user_idx, valid.movie_idx), valid.rating)
+    predicted = trained.predict_rows(valid.user_idx, valid.movie_idx)
+    return prediction_errors(predicted, valid.rating) | shares_within(predicted, valid.rating)
 
 
 def baseline_losses(train: Ratings, valid: Ratings) -> dict[str, float]:

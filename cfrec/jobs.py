@@ -20,7 +20,7 @@ from cfrec.config import TrainConfig
 from cfrec.datasets import Progress
 from cfrec.errors import CfrecError
 from cfrec.evaluation import baseline_losses, guesses
-from cfrec.metrics import calibration
+from cfrec.metrics import calibration, shares_within
 from cfrec.ratings import Ratings
 from cfrec.trained import EpochMetrics, TrainedModel
 from cfrec.training import train
@@ -41,6 +41,7 @@ class JobResult:
 
     trained: TrainedModel
     guesses: pd.DataFrame  # the first held-out ratings, as evaluation.guesses gives
+    within: dict[str, float]  # shares of all held-out ratings, as metrics.shares_within gives
     calibration: pd.DataFrame  # predicted, actual (stars), n_ratings: ten groups of all held-out ratings
 
 
@@ -165,11 +166,10 @@ class TrainingJob:
         part, valid = ratings.split(*self._split)
         self._publish(phase=TRAINING, n_train=len(part), baselines=baseline_losses(part, valid), training_since=time.time())
         trained = train(part, valid, self.config, on_epoch=self._add_epoch, stop=self._stop, pause=self._pause)
-        groups = calibration(trained.predict_rows(valid.user_idx, valid.movie_idx), valid.rating)
+        predicted = trained.predict_rows(valid.user_idx, valid.movie_idx)
+        groups = pd.DataFrame(calibration(predicted, valid.rating), columns=["predicted", "actual", "n_ratings"])
         first = valid.take(np.arange(min(len(valid), _KEPT_GUESSES)))  # the head of all guesses would keep their table in memory
-        return JobResult(
-            replace(trained, state=None), guesses(trained, first), pd.DataFrame(groups, columns=["predicted", "actual", "n_ratings"])
-        )
+        return JobResult(replace(trained, state=None), guesses(trained, first), shares_within(predicted, valid.rating), groups)
 
     def _report_fetched(self, done: int, total: int) -> None:
         if self.stopping:

@@ -33,6 +33,12 @@ def prediction_errors(predicted: Array, actual: Array) -> dict[str, float]:
     return {"mse": mse, "rmse": float(np.sqrt(mse)), "mae": float(np.mean(np.abs(miss)))}
 
 
+def shares_within(predicted: Array, actual: Array) -> dict[str, float]:
+    """Shares of predictions that miss by no more than half a star, and by no more than one: ``within_half`` and ``within_one``."""
+    miss = np.abs(predicted.astype(np.float64) - actual)
+    return {"within_half": float(np.mean(miss <= 0.5)), "within_one": float(np.mean(miss <= 1.0))}
+
+
 def calibration(predicted: Array, actual: Array, n_groups: int = 10) -> list[tuple[float, float, int]]:
     """Mean predicted and mean actual stars of equally large groups, from the lowest predictions to the highest.
 

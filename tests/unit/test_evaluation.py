@@ -10,7 +10,11 @@ from cfrec.ratings import build_ratings
 
 
 def test_evaluate_gives_the_figures_of_the_training(trained, blocks):
-    assert cfrec.evaluate(trained, blocks) == pytest.approx(trained.metrics)
+    figures = cfrec.evaluate(trained, blocks)
+    assert {name: figures[name] for name in trained.metrics} == pytest.approx(trained.metrics)
+    _, valid = blocks.split()
+    misses = np.abs(trained.predict_rows(valid.user_idx, valid.movie_idx) - valid.rating)
+    assert figures["within_half"] == np.count_nonzero(misses <= 0.5) / len(valid) < figures["within_one"] == (misses <= 1).mean()
 
 
 def test_evaluate_needs_to_know_what_was_held_out(trained, blocks):

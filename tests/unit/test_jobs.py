@@ -49,7 +49,7 @@ class InstantJob(TrainingJob):
         self.n_parameters = n_parameters
 
     def start(self):
-        self._snapshot = JobSnapshot(DONE, result=JobResult(SimpleNamespace(n_parameters=self.n_parameters), None, None))
+        self._snapshot = JobSnapshot(DONE, result=JobResult(SimpleNamespace(n_parameters=self.n_parameters), None, {}, None))
 
 
 @pytest.fixture

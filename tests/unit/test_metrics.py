@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from cfrec.metrics import calibration, prediction_errors
+from cfrec.metrics import calibration, prediction_errors, shares_within
 
 
 def test_three_numbers_by_hand():
@@ -14,6 +14,12 @@ def test_three_numbers_by_hand():
 def test_shapes_must_match_and_hold_something(actual):
     with pytest.raises(ValueError, match="one shape"):
         prediction_errors(np.array([1.0]) if actual.size else actual, actual)
+
+
+def test_shares_within_by_hand():
+    # misses: 0.25, exactly 0.5, 0.75, exactly 1, 1.5; on either side
+    predicted = np.array([3.25, 2.5, 3.75, 2.0, 4.5], np.float32)
+    assert shares_within(predicted, np.full(5, 3.0, np.float32)) == {"within_half": 0.4, "within_one": 0.8}
 
 
 def test_calibration_by_hand():
