@@ -22,6 +22,7 @@ _LAYERS = {  # layer -> what it holds
     "user_bias": "generosity of each person",
     "movie_factors": "taste numbers of each film",
     "movie_bias": "popularity score of each film",
+    "movie_likeness": "likeness numbers of each film",
 }
 
 
@@ -70,13 +71,16 @@ def _aligned(*lines: str) -> str:
 def show_layers(trained: cfrec.TrainedModel) -> None:
     """The network as PyTorch prints it, and as a table."""
     st.subheader("The layers", anchor=False)
-    st.markdown(f"Four tables of numbers, **{trained.n_parameters:,} numbers** in all. PyTorch prints them like this:")
-    st.code(network_text(trained), language=None)
     layers = network_layers(trained)
+    fifth = "" if trained.movie_likeness is None else " By the numbers of a fifth, films are compared."
+    st.markdown(
+        f"**{trained.n_parameters:,} numbers** in {len(layers)} tables. Four make the guesses; PyTorch prints them as below.{fifth}"
+    )
+    st.code(network_text(trained), language=None)
     show.table(
         layers.assign(holds=[_LAYERS[layer] for layer in layers["layer"]])[["layer", "holds", "rows", "columns", "parameters"]],
         "layers",
-        alt=f"The four layers of the network with {trained.n_parameters:,} numbers in all",
+        alt=f"The {len(layers)} tables of the network with {trained.n_parameters:,} numbers in all",
         columns={
             "layer": "Layer",
             "holds": "Holds",

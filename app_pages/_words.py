@@ -37,6 +37,11 @@ LIKENESS = Word(
     "Likeness",
     "How nearly the numbers kept of two films point the same way: 100 % is the same, 0 % is unrelated. Technical term: cosine similarity.",
 )
+LIKENESS_NUMBERS = Word(
+    "Likeness numbers",
+    "A second list of numbers for each film, learned from who rated what. Films are compared by them, and the map is drawn from them; "
+    "guesses are made without them. Technical term: implicit-feedback factors.",
+)
 PLAIN_AVERAGE = Word("Plain average", "The mean of all the stars this film got, few or many.")
 GAP = Word(
     "Average minus score", "How much higher the plain average is than the popularity score; below zero, lower. Large where few voted."

@@ -14,7 +14,7 @@ from cfrec.datasets import DATASETS
 from cfrec.evaluation import baseline_losses
 from cfrec.pictures import factor_heatmap, prediction_steps, ratings_grid
 from cfrec.plots import loss_chart, loss_points
-from cfrec.walkthrough import Walkthrough, taste_cells, walk_through
+from cfrec.walkthrough import Walkthrough, likeness_cells, walk_through
 
 N_NUMBERS = 8  # taste numbers shown
 
@@ -75,10 +75,12 @@ def show_ratings(trained: cfrec.TrainedModel, shown: Walkthrough) -> None:
 
 def show_numbers(trained: cfrec.TrainedModel, shown: Walkthrough) -> None:
     told, drawn = picture(2, "A score, and a list of tastes")
-    n_shown = min(N_NUMBERS, trained.n_factors)
+    n_likeness = 0 if trained.movie_likeness is None else trained.movie_likeness.shape[1]
+    numbers_shown = f"{min(N_NUMBERS, n_likeness or trained.n_factors)} {'likeness' if n_likeness else 'taste'} numbers"
     told.markdown(
         f"For each film the network keeps one **popularity score**, how good it is in itself, and **{trained.n_factors} taste numbers** "
         "that nobody named. For each person it keeps as many, and one for their generosity."
+        + (f" It compares films by **{n_likeness} likeness numbers**, learned from who rated what." if n_likeness else "")
     )
     alike = "" if shown.likeness is None else f"{100 * shown.likeness:.0f} % alike"
     if alike:
@@ -86,15 +88,13 @@ def show_numbers(trained: cfrec.TrainedModel, shown: Walkthrough) -> None:
         told.markdown(
             f"Compare the first two rows: {first} and {second} are **{alike}**. Nobody told the network what they have in common."
         )
-    told.caption(f"The {n_shown} numbers in which these films differ most. Blue, +: above zero. Orange, −: below.")
+    told.caption(f"The {numbers_shown} in which these films differ most. Blue, +: above zero. Orange, −: below.")
     told.page_link("app_pages/similar.py", label="Find films alike", icon=":material/search:")
-    cells = taste_cells(trained, shown, N_NUMBERS)
+    cells = likeness_cells(trained, shown, N_NUMBERS)
     scores = cfrec.movie_biases(trained).set_index("movie_id").loc[shown.movie_ids, ["stars"]].assign(film=shown.titles)
     best = scores.loc[scores["stars"].idxmax()]
     numbers = cells.pivot(index="film", columns="number", values="value").rename(columns=str)
-    alt = (
-        f"{n_shown} taste numbers of {len(shown.titles)} films; the highest popularity score: {best['film']}, {words.stars(best['stars'])}"
-    )
+    alt = f"{numbers_shown} of {len(shown.titles)} films; the highest popularity score: {best['film']}, {words.stars(best['stars'])}"
     with drawn:
         show.drawn_once(
             lambda: factor_heatmap(cells, scores, ink=show.ink()),

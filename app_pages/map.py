@@ -52,7 +52,7 @@ def choose_look(n_axes: int) -> Look:
             "Colour by", list(COLOUR_NAMES), format_func=COLOUR_NAMES.__getitem__, key="colour", bind="query-params", width=200
         )
         with st.popover("Directions", icon=":material/3d_rotation:"):
-            st.caption("Which directions of the taste numbers are drawn. The first show most. Technical term: principal components.")
+            st.caption("Which directions of the films’ numbers are drawn. The first show most. Technical term: principal components.")
             sides = "xyz" if dims == SPACE else "xy"
             axes = [
                 st.selectbox(
@@ -140,7 +140,7 @@ def show_picked(trained: cfrec.TrainedModel, places: Any, look: Look, picked: ob
         near = max(3 * N_NEIGHBOURS, len(places) * 3 // 100)
         kept = kept_on_map(places, look.axes, picked, neighbours["movie_id"].tolist(), near)
         colour = "green" if kept >= 7 else "orange" if kept >= 4 else "red"
-        explained = f"Near here: among the {near} nearest of {len(places):,} films in this view. Many taste numbers are flattened here."
+        explained = f"Near here: among the {near} nearest of {len(places):,} films in this view. Many numbers are flattened here."
         st.badge(
             f"{kept} of its {len(neighbours)} true neighbours are near here too", color=colour, icon=":material/explore:", help=explained
         )
@@ -150,7 +150,7 @@ def show_picked(trained: cfrec.TrainedModel, places: Any, look: Look, picked: ob
         st.caption("Nothing was learned of this film: it has no ratings to learn from.")
         return
     columns = {"movie_id": None, "n_ratings": None}
-    show.table(neighbours, "neighbours", alt="The ten most similar films in all taste numbers", columns=columns, height=428)
+    show.table(neighbours, "neighbours", alt="The ten most similar films in all their numbers", columns=columns, height=428)
     with st.container(horizontal=True):
         st.page_link("app_pages/similar.py", label="More on the Similar page", icon=":material/search:")
         st.button("Pick none", on_click=state.pick_film, args=[None], type="tertiary", key="pick-none")

@@ -121,7 +121,7 @@ def show_film(trained: cfrec.TrainedModel, movie_id: object) -> None:
         )
         return
     show_neighbours(trained, movie_id, neighbours)
-    st.caption("The network never saw genres, plots or actors: films are alike here because the same people liked them.")
+    st.caption("The network never saw genres, plots or actors: films are alike here because the same people watched and liked them.")
     with st.container(horizontal=True):
         st.page_link("app_pages/map.py", label="See it on the map", icon=":material/scatter_plot:")
     show.as_table(neighbours, "similar-films")

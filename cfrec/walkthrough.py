@@ -104,7 +104,7 @@ def walk_through(trained: TrainedModel, ratings: Ratings | None = None, *, n_fil
 def _films(trained: TrainedModel, k: int) -> tuple[IntArray, float | None]:
     """Rows of the three well-known films that are most alike and of others, each as unlike as can be; the likeness of the first two."""
     known = np.argsort(-trained.movies["n_ratings"].to_numpy(), kind="stable")[:_WELL_KNOWN].astype(np.int32)
-    factors = trained.movie_factors[known].astype(np.float64)
+    factors = trained.likeness[known].astype(np.float64)
     lengths = np.linalg.norm(factors, axis=1, keepdims=True)
     unit = factors / np.where(lengths > 0, lengths, 1)
     cosine = unit @ unit.T
@@ -208,10 +208,10 @@ def _short_titles(movies: pd.DataFrame) -> list[str]:
     return [name if short.count(name) == 1 else title if full.count(title) == 1 else last for name, title, last in choices]
 
 
-def taste_cells(trained: TrainedModel, shown: Walkthrough, n_numbers: int = 10) -> pd.DataFrame:
-    """The taste numbers in which the films differ most: film, number (from 1), value; one row a film and number."""
+def likeness_cells(trained: TrainedModel, shown: Walkthrough, n_numbers: int = 10) -> pd.DataFrame:
+    """The numbers by which films are compared in which these differ most: film, number (from 1), value; one row a film and number."""
     rows = [trained.movie_row(movie_id) for movie_id in shown.movie_ids]
-    factors: FloatArray = trained.movie_factors[rows]
+    factors: FloatArray = trained.likeness[rows]
     most = np.sort(np.argsort(-factors.var(axis=0), kind="stable")[:n_numbers])
     return pd.DataFrame(
         {
@@ -223,20 +223,22 @@ def taste_cells(trained: TrainedModel, shown: Walkthrough, n_numbers: int = 10) 
 
 
 def network_layers(trained: TrainedModel) -> pd.DataFrame:
-    """The network's layers: layer, rows, columns, parameters."""
+    """The network's layers, and the block for likeness where there is one: layer, rows, columns, parameters."""
     shapes = {
         "user_factors": trained.user_factors.shape,
         "user_bias": (trained.n_users, 1),
         "movie_factors": trained.movie_factors.shape,
         "movie_bias": (trained.n_movies, 1),
     }
+    if trained.movie_likeness is not None:
+        shapes["movie_likeness"] = trained.movie_likeness.shape
     return pd.DataFrame(
         [(name, *shape, shape[0] * shape[1]) for name, shape in shapes.items()], columns=["layer", "rows", "columns", "parameters"]
     )
 
 
 def network_text(trained: TrainedModel) -> str:
-    """The network as PyTorch prints it; PyTorch is not needed for it."""
-    layers = network_layers(trained)
+    """The network that predicts, as PyTorch prints it; PyTorch is not needed for it."""
+    layers = network_layers(trained).head(4)
     lines = [f"  ({row.layer}): Embedding({row.rows}, {row.columns})" for row in layers.itertuples()]
     return "\n".join(["EmbeddingNet(", *lines, ")"])

@@ -50,18 +50,31 @@ def open_model(open_page, models, trained, name):
     return open_page("about", query={"model": name})
 
 
-def test_four_numbered_pictures_each_with_its_chart(open_page, no_data):
-    app = open_page("about")
+def test_four_numbered_pictures_each_with_its_chart(open_page, shipped, no_data):
+    app, shown = open_page("about"), walk_through(shipped)
+    usual = cfrec.explain_prediction(shipped, *reversed(shown.start))["stars"][0]
     headings = [heading.value for heading in app.subheader]
     assert [heading[:15] for heading in headings[:4]] == [f":blue-badge[{k}] " for k in (1, 2, 3, 4)]
     assert headings[4:] == ["The formula", "The layers", "Glossary", "Limits", "The data", "Version"]
     kinds, alts = zip(*map(marks, charts(app)), strict=True)
     assert [set(kind) for kind in kinds] == [{"rect", "text"}, {"rect", "text"}, {"rule", "bar", "text"}, {"rule", "text", "line", "point"}]
     for text, alt in zip(
-        ["filled with guesses. Star Wars: ", "taste numbers of 7 films", "Steps from 3.60 stars", "12 rounds"], alts, strict=True
+        [
+            f"filled with guesses. {shown.titles[0]}: ",
+            f"8 likeness numbers of 7 films; the highest popularity score: {shown.titles[best_of(shipped, shown)]}",
+            f"Steps from {usual:.2f} stars",
+            "100 rounds",
+        ],
+        alts,
+        strict=True,
     ):
         assert text in alt
     assert sum(expander.label == "Show as table" for expander in app.expander) == 4
+
+
+def best_of(trained, shown):
+    """Place of the film with the highest popularity score."""
+    return int(trained.movie_bias[[trained.movie_row(movie_id) for movie_id in shown.movie_ids]].argmax())
 
 
 def test_the_worked_example_adds_up_to_the_prediction(open_page, shipped, no_data):
@@ -78,14 +91,14 @@ def test_the_worked_example_adds_up_to_the_prediction(open_page, shipped, no_dat
         assert rf"&= {guess:.2f}" in app.latex[1].value  # the formula with the same numbers
 
 
-def test_the_formula_and_its_numbers(open_page, no_data):
+def test_the_formula_and_its_numbers(open_page, shipped, no_data):
     app = open_page("about")
     assert r"s &= p \cdot q + b_p + b_q + c" in app.latex[0].value
     assert r"\sigma(s)" in app.latex[0].value
     terms, total = re.search(r"s &= (.*?) \\\\ &= (\S+)", app.latex[1].value).groups()
     numbers = [float(term) for term in re.findall(r"[+-]?[\d.]+", terms)]
     assert sum(numbers) == pytest.approx(float(total), abs=1e-9)
-    assert numbers[3] == pytest.approx(0.432)
+    assert numbers[3] == pytest.approx(shipped.offset, abs=0.0005)
     symbols = told(app)
     for symbol in (r"$\hat r$", "$p$, $q$", "$b_p$, $b_q$", "$c$", r"$\sigma$"):
         assert f"- {symbol}: " in symbols
@@ -109,8 +122,9 @@ def test_the_tables_behind_the_charts(open_page, ml_100k, shipped):
     ratings, numbers, guess, misses = (table.value for table in app.dataframe[:4])
     assert len(ratings) == 56
     assert 10 < ratings["stars"].isna().sum() < 40
-    row = numbers.set_index("film").loc["Star Wars"]
-    factors = shipped.movie_factors[shipped.movie_row(50)]
+    shown = walk_through(shipped, ml_100k)
+    row = numbers.set_index("film").loc[shown.titles[0]]
+    factors = shipped.likeness[shipped.movie_row(shown.movie_ids[0])]
     assert row.drop("stars").to_dict() == pytest.approx({name: factors[int(name) - 1] for name in row.index[1:]})
     assert guess["part"].tolist() == [*_words.PARTS.values(), "Really given"]
     assert misses["series"].tolist()[:2] == list(_words.BASELINES.values())
@@ -136,11 +150,11 @@ def test_a_damaged_data_set_does_not_spoil_the_page(open_page, no_data):
 
 def test_the_layers_as_pytorch_prints_them(open_page, no_data):
     app = open_page("about")
-    assert app.code[0].value == repr(EmbeddingNet(943, 1682, 50))
+    assert app.code[0].value == repr(EmbeddingNet(943, 1682, 32))
     layers = app.dataframe[0].value
-    assert layers["parameters"].sum() == 133_875
+    assert layers["parameters"].sum() == 301_921
     assert layers["holds"].tolist()[0] == "taste numbers of each person"
-    assert "**133,875 numbers**" in told(app)
+    assert "**301,921 numbers**" in told(app)
 
 
 def test_the_glossary_has_every_word(open_page, no_data):

@@ -81,7 +81,7 @@ def test_folds_of_a_preset(capsys, csv):
 def test_views_of_the_shipped_model(capsys):
     similar = run_json(capsys, "similar", "star", "wars", "-k", 3)
     assert similar["query"] == {"movie_id": 50, "title": "Star Wars (1977)"}
-    assert [m["movie_id"] for m in similar["movies"]] == [172, 181, 174]
+    assert [m["movie_id"] for m in similar["movies"]] == [181, 1, 172]
     assert run_json(capsys, "search", "godfahter", "-k", 1)[0]["title"] == "The Godfather (1972)"
     biases = run_json(capsys, "biases", "-k", 2, "--min-ratings", 100)
     assert len(biases["best"]) == len(biases["worst"]) == 2
@@ -97,7 +97,7 @@ def test_views_of_the_shipped_model(capsys):
 def test_tables_for_people(capsys):
     _, out, _ = run(capsys, "similar", "star wars", "-k", 1)
     assert out.splitlines()[0] == "Like Star Wars (1977)"
-    assert out.splitlines()[2].split()[:2] == ["172", "The"]
+    assert out.splitlines()[2].split()[:2] == ["181", "Return"]
     _, out, _ = run(capsys, "data")
     assert "ml-100k" in out
     assert "may not be redistributed" in out
@@ -124,7 +124,7 @@ def test_export(capsys, tmp_path):
         (["recommend", "--rate", "Fargo=9"], "Stars must lie between 1 and 5"),
         (["data", "ml-5"], "no data set 'ml-5'"),
         (["evaluate", "nowhere", "--folds", "3"], "There is no model in nowhere"),
-        (["project", "--components", "99"], "99 components"),
+        (["project", "--components", "999"], "999 components"),
         (["models", "nowhere"], "There is no model in nowhere"),
         (["train", "--valid-fraction", "0"], "held out must lie between 0 and 1"),
         (["train", "--split-seed", "-1"], "seed of the split"),

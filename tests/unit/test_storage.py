@@ -474,12 +474,12 @@ def test_a_missing_model_says_how_to_make_one(tmp_path):
 
 
 def test_the_shipped_model_is_small_whole_and_says_where_it_is_from(shipped):
-    assert sum(p.stat().st_size for p in Path("models/ml-100k").iterdir()) < 1_000_000
+    assert sum(p.stat().st_size for p in Path("models/ml-100k").iterdir()) < 2_000_000
     assert (shipped.n_users, shipped.n_movies, shipped.n_train, shipped.n_valid) == (943, 1682, 80_000, 20_000)
     assert asdict(shipped.source)["name"] == "ml-100k"
     assert "may not be redistributed" in shipped.source.licence
     assert "Harper" in shipped.source.citation
-    assert shipped.metrics["mse"] < 0.825
+    assert shipped.metrics["mse"] < 0.76
 
 
 def test_loading_and_exploring_need_no_torch():
