@@ -31,12 +31,12 @@ import numpy.typing as npt
 from cfrec.config import TrainConfig
 from cfrec.devices import cpu_threads
 from cfrec.fitting import MustStop, Run, Weights, penalties
-from cfrec.kernels import BATCH, BIAS, L2, N_COLUMNS, SQUARE, Link, Rows, Rule, Triples, add_squared_errors, arrange, learn, shuffle
+from cfrec.kernels import BATCH, BIAS, L2, LANES, N_COLUMNS, SQUARE, Link, Rows, Rule, Triples, add_squared_errors, arrange, learn, shuffle
 from cfrec.ratings import FloatArray, IntArray, Ratings
 
-_LANES = 32  # rows are a multiple of so many floats long: what compiled loops go through fastest
 _ALIGNMENT = 64  # bytes: a cache line
-_CELL = 30_000  # ratings, about: fewer are not worth a thread's while
+_CELL = 20_000  # ratings, about: fewer are not worth a thread's while
+_ONE_CELL = 120_000  # ratings: up to so many are one cell, for cells cost a little in what is learned from few ratings
 _MOST_BLOCKS = 64
 _CHUNK = 1 << 20  # ratings whose loss is measured at a time
 _SAMPLE = 1 << 18  # training ratings from which the loss at the start is measured
@@ -174,7 +174,7 @@ def _read_only(triples: Triples) -> Triples:
 
 def _random_rows(random: np.random.Generator, n_rows: int, config: TrainConfig) -> FloatArray:
     """Rows of factors and biases as they are at the start, each beginning on a cache line."""
-    n_lanes, spare = -(-(config.n_factors + N_COLUMNS) // _LANES) * _LANES, _ALIGNMENT // 4
+    n_lanes, spare = -(-(config.n_factors + N_COLUMNS) // LANES) * LANES, _ALIGNMENT // 4
     memory = np.zeros(n_rows * n_lanes + spare, np.float32)
     first = -memory.ctypes.data % _ALIGNMENT // 4
     rows: FloatArray = memory[first : first + n_rows * n_lanes].reshape(n_rows, n_lanes)
@@ -184,7 +184,7 @@ def _random_rows(random: np.random.Generator, n_rows: int, config: TrainConfig) 
 
 
 def _count_blocks(n_ratings: int) -> int:
-    return min(max(int((n_ratings / _CELL) ** 0.5), 1), _MOST_BLOCKS)
+    return 1 if n_ratings <= _ONE_CELL else min(int((n_ratings / _CELL) ** 0.5), _MOST_BLOCKS)
 
 
 def _stride(random: np.random.Generator, n_batches: int) -> int:

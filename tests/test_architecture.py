@@ -30,6 +30,7 @@ ORDER = [
     "torchrun",
     "model",
     "adam",
+    "prefetch",
     "kernels",
     "sgd",
     "incidence",
@@ -116,7 +117,7 @@ def test_modules_import_only_what_stands_above_them(path):
 def test_the_library_knows_no_streamlit_and_waits_with_heavy_imports(path):
     assert not {name for name in imports(path) if name.split(".")[0] == "streamlit"}
     heavy = {name.split(".")[0] for name in imports(path, top_level=True)} & HEAVY
-    assert heavy <= ({"torch"} if path.stem in MAY_IMPORT_TORCH else set())
+    assert heavy <= ({"torch"} if path.stem in MAY_IMPORT_TORCH else {"numba"} if path.stem == "prefetch" else set())
     assert not own_modules(imports(path, top_level=True)) & MAY_IMPORT_TORCH or path.stem in MAY_IMPORT_TORCH
 
 
@@ -132,7 +133,7 @@ def test_numba_is_imported_by_modules_loaded_by_name_alone():
     """A module of compiled functions imports Numba as it is imported: whoever names it at the top must be loaded by name itself."""
     loaded = set().union(*map(loaded_by_name, MODULES))
     assert "parsing" in loaded
-    compiling = {path.stem for path in MODULES if "cfrec.compiled.compiled" in imports(path)} | loaded
+    compiling = {path.stem for path in MODULES if {"cfrec.compiled.compiled", "numba.types"} & imports(path)} | loaded
     for path in MODULES:
         assert not own_modules(imports(path, top_level=True)) & compiling or path.stem in loaded, path
 

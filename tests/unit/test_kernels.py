@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from cfrec.kernels import BATCH, BIAS, L2, SQUARE, Link, Rows, Rule, Triples, add_squared_errors, arrange, learn, shuffle, sigmoid
+from cfrec.kernels import BATCH, BIAS, L2, LANES, SQUARE, Link, Rows, Rule, Triples, add_squared_errors, arrange, learn, shuffle, sigmoid
 
 LINK = Link(np.float32(0.3), np.float32(0.5), np.float32(5.0))
 
@@ -12,7 +12,7 @@ def triples_of(users, movies, stars):
     return Triples(np.array(users, np.int32), np.array(movies, np.int32), np.array(stars, np.float32))
 
 
-def rows_of(n, seed, n_factors=5, n_lanes=32):
+def rows_of(n, seed, n_factors=5, n_lanes=LANES):
     random = np.random.default_rng(seed)
     rows = np.zeros((n, n_lanes), np.float32)
     rows[:, :n_factors] = random.normal(0, 0.5, (n, n_factors))
@@ -49,17 +49,17 @@ def learned_by_the_formulas(triples, rows, rate_of, *, bias_l2=0.02, beta2=0.9, 
     return users, movies, squared
 
 
-@pytest.mark.parametrize("n", [1, BATCH, 2 * BATCH + 3])
-def test_learning_follows_the_formulas(n):
-    random = np.random.default_rng(1)
+@pytest.mark.parametrize(("n", "n_factors"), [(1, 5), (BATCH, 61), (2 * BATCH + 3, 5), (BATCH + 1, 70)])
+def test_learning_follows_the_formulas(n, n_factors):
+    random, n_lanes = np.random.default_rng(1), LANES * (1 + (n_factors > 61))
     triples = triples_of(random.permutation(n), random.permutation(n), random.integers(1, 6, n))  # no row twice
-    rows, n_batches = Rows(rows_of(n, 2), rows_of(n, 3)), -(-n // BATCH)
+    rows, n_batches = Rows(*(rows_of(n, seed, n_factors, n_lanes) for seed in (2, 3))), -(-n // BATCH)
 
     def rate_of(k):  # with a stride of one, the second batch is the first to be learned from
         return 0.01 + (0.03 - 0.01) * ((k // BATCH - 1) % n_batches) / n_batches
 
-    wanted = learned_by_the_formulas(triples, rows, rate_of)
-    squared = learn_all(triples, rows, rule(0.01, 0.03))
+    wanted = learned_by_the_formulas(triples, rows, rate_of, n_factors=n_factors)
+    squared = learn_all(triples, rows, rule(0.01, 0.03, n_factors=n_factors))
     assert squared == pytest.approx(wanted[2], rel=1e-4)
     assert rows.users == pytest.approx(wanted[0], abs=2e-5)
     assert rows.movies == pytest.approx(wanted[1], abs=2e-5)
@@ -113,7 +113,7 @@ def test_the_sigmoid_is_one():
 
 
 def test_squared_errors_by_hand():
-    rows = Rows(np.zeros((1, 32), np.float32), np.zeros((2, 32), np.float32))
+    rows = Rows(np.zeros((1, LANES), np.float32), np.zeros((2, LANES), np.float32))
     rows.users[0, :2], rows.movies[0, :2] = (1, 2), (0.5, 0.25)
     rows.users[0, -BIAS], rows.movies[1, -BIAS] = 0.1, 20
     rows.users[:, -SQUARE], rows.movies[:, -SQUARE], rows.users[:, -L2], rows.movies[:, -L2] = 3, 4, 5, 6  # which count for nothing

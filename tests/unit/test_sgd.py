@@ -16,6 +16,7 @@ from cfrec.kernels import BATCH
 def cells(monkeypatch):
     """Cut even small data into cells."""
     monkeypatch.setattr(sgd, "_CELL", 60)
+    monkeypatch.setattr(sgd, "_ONE_CELL", 0)
 
 
 def run_of(blocks, **changes):
