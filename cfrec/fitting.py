@@ -47,6 +47,7 @@ class Run(ABC):
         low, high = self.y_range
         share = (float(train.rating.mean(dtype=np.float64)) - low) / (high - low)
         self.offset = math.log(share / (1 - share)) if config.start_at_mean else 0.0
+        self.guessing = float(train.rating.var())  # mean squared error of always guessing the mean
         self.history: list[EpochMetrics] = []
         self.paused = 0.0  # seconds of this epoch
 
@@ -148,8 +149,7 @@ class Run(ABC):
 
     def _divergence(self, epoch: int, train_loss: float, valid_loss: float) -> str:
         """Advice if the epoch has diverged, else nothing."""
-        guessing = float(self.ratings.rating.var()) + 0.01 * self.ratings.scale[2] ** 2
-        limit = max(_DIVERGED * self.lowest_train_loss, guessing)
+        limit = max(_DIVERGED * self.lowest_train_loss, self.guessing + 0.01 * self.ratings.scale[2] ** 2)
         if math.isfinite(train_loss) and math.isfinite(valid_loss) and train_loss <= limit:
             self.lowest_train_loss = min(self.lowest_train_loss, train_loss)
             return ""

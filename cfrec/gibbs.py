@@ -195,7 +195,7 @@ class GibbsRun(TorchRun):
         return watched.loss(self.mean, self.scale, self.ratings.scale)
 
     def _start_loss(self) -> float:
-        return float(self.ratings.rating.var())
+        return self.guessing
 
     def _valid_loss(self) -> float:
         return self._watched_loss(1)

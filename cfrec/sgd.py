@@ -38,7 +38,7 @@ _ALIGNMENT = 64  # bytes: a cache line
 _CELL = 20_000  # ratings, about: fewer are not worth a thread's while
 _ONE_CELL = 120_000  # ratings: up to so many are one cell, for cells cost a little in what is learned from few ratings
 _MOST_BLOCKS = 64
-_CHUNK = 1 << 20  # ratings whose loss is measured at a time
+_CHUNK = 1 << 14  # ratings whose loss a thread measures at a time
 _SAMPLE = 1 << 18  # training ratings from which the loss at the start is measured
 
 
