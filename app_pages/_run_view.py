@@ -88,6 +88,8 @@ def _progress(job: TrainingJob, now: JobSnapshot, n_drawn: int, over: bool) -> N
         st.progress(
             1.0, f"**{words.plain(job.title)}** · {rounds} in {words.duration(now.result.trained.fit_seconds) if now.result else '?'}"
         )
+    elif n_drawn == job.config.epochs:
+        st.progress(1.0, f"**{words.plain(job.title)}** · finding out which films are alike")
     else:
         parts = [f"**{words.plain(job.title)}** · round {min(n_drawn + 1, job.config.epochs)} of {job.config.epochs}"]
         left = job.seconds_left()

@@ -16,11 +16,13 @@ very figures of tests/benchmarks/similar_quality.py on MovieLens 100K, its lates
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
+from cfrec.pieces import for_each, slices
 from cfrec.ratings import FloatArray, Ratings
 
 if TYPE_CHECKING:
@@ -33,6 +35,8 @@ _EXTRA = 64  # singular values more than are kept: they sharpen who the nearest 
 _NEAREST, _LEAST_RATINGS, _HALF_TRUST = 11, 20, 35.0  # a row with so many ratings is trusted by half
 _CLOSENESS, _PULL = 6, 0.95  # nearer rows count by this power of their likeness; how far a row moves
 _EXACT = 2_000  # users or movies: up to so many, the decomposition is exact
+_MOST_COMPANY = 8_000  # the most rated rows: nobody needs more to choose from
+_ITERATIONS, _PARTS = 8, 8  # of the random decomposition; parts of a sparse matrix
 _BLOCK = 2_048  # rows whose nearest are looked for at a time
 
 
@@ -90,14 +94,19 @@ def _decompose(matrix: csr_array, rank: int, random: np.random.Generator) -> tup
         squares, vectors = (a[..., ::-1][..., :rank] for a in np.linalg.eigh(gram))
         values = np.sqrt(squares.clip(1e-12))
         return values, matrix.T @ vectors / values if by_user else vectors
-    width, n_iterations = min(rank, smaller), 8
-    basis = np.linalg.qr(matrix @ random.standard_normal((matrix.shape[1], width), np.float32))[0]
-    for _ in range(n_iterations):
-        basis = np.linalg.qr(matrix @ np.linalg.qr(matrix.T @ basis)[0])[0]
-    small = matrix.T @ basis
-    squares, turn = (a[..., ::-1] for a in np.linalg.eigh(small.T @ small))
-    values = np.sqrt(squares.clip(1e-12))
-    return values, small @ turn / values
+    by_user, by_movie = _product(matrix), _product(matrix.T.tocsr())
+    basis = random.standard_normal((matrix.shape[1], min(rank, smaller)), np.float32)
+    for _ in range(_ITERATIONS):
+        basis = np.linalg.qr(by_movie(by_user(basis)))[0]
+    image = by_user(basis)
+    squares, turn = (a[..., ::-1] for a in np.linalg.eigh(image.T @ image))  # Rayleigh and Ritz
+    return np.sqrt(squares.clip(1e-12)), basis @ turn
+
+
+def _product(matrix: csr_array) -> Callable[[FloatArray], FloatArray]:
+    """Products of a sparse matrix with dense ones, in threads."""
+    parts = [matrix[rows] for rows in slices(matrix.shape[0], -(-matrix.shape[0] // _PARTS))]
+    return lambda right: np.concatenate(for_each(lambda part: part @ right, parts))
 
 
 def _unit(rows: FloatArray) -> FloatArray:
@@ -107,20 +116,27 @@ def _unit(rows: FloatArray) -> FloatArray:
 
 def _move_to_company(rows: FloatArray, kept: FloatArray, counts: npt.NDArray[np.intp]) -> FloatArray:
     """Move each of the kept rows towards those whose whole rows are most like its own."""
-    known = np.flatnonzero(counts >= _LEAST_RATINGS)
+    from scipy.sparse import csr_array
+
+    known = np.argsort(-counts, kind="stable")[:_MOST_COMPANY]
+    known = known[counts[known] >= _LEAST_RATINGS]
     k = min(_NEAREST, len(known) - 1)
     if k < 1:
         return kept
     trust = (counts / (counts + _HALF_TRUST)).astype(np.float32)
+    trusted, company = rows[known] * trust[known, None], kept[known]
     moved, place = kept.copy(), np.full(len(rows), -1)
     place[known] = np.arange(len(known))
-    for start in range(0, len(rows), _BLOCK):
-        block = np.arange(start, min(start + _BLOCK, len(rows)))
-        alike = (rows[block] @ rows[known].T).clip(0) * trust[known]
+
+    def move(block: slice) -> None:
+        alike = rows[block] @ trusted.T
         own = np.flatnonzero(place[block] >= 0)
-        alike[own, place[block[own]]] = 0
-        nearest = np.argpartition(-alike, k - 1, axis=1)[:, :k]
-        shares = np.take_along_axis(alike, nearest, 1) ** _CLOSENESS
-        shares /= shares.sum(1, keepdims=True) + 1e-12
-        moved[block] += (_PULL * trust[block])[:, None] * np.einsum("nk,nkf->nf", shares, kept[known[nearest]])
+        alike[own, place[block][own]] = 0
+        least = np.partition(alike, -k, axis=1)[:, -k].clip(1e-6)
+        alike[alike < least[:, None]] = 0
+        shares = csr_array(alike).power(_CLOSENESS)
+        weights = _PULL * trust[block] / (shares.sum(axis=1) + 1e-12)
+        moved[block] += weights[:, None] * (shares @ company)
+
+    for_each(move, slices(len(rows), _BLOCK))
     return _unit(moved)

@@ -24,6 +24,7 @@ from cfrec.trained import TrainedModel
 
 logger = logging.getLogger(__name__)
 
+_LIKENESS = 2.5e-6  # seconds a rating, about, to learn likeness
 _TIMED_STEPS, _TIMED_RATINGS = 20, 200_000  # what an estimate of the time is made from
 
 
@@ -158,7 +159,8 @@ def estimate_seconds(config: TrainConfig, n_users: int, n_movies: int, n_ratings
     sample = _made_up(n_users, n_movies, n_timed)
     run = make_run(sample, sample.take(np.arange(min(n_timed, config.batch_size))))
     seconds = [run.time_epoch(epoch) for epoch in (1, 2, 3)]
-    return min(seconds[1:]) * n_ratings / n_timed * config.epochs
+    likeness = _LIKENESS * n_ratings if config.n_likeness else 0
+    return min(seconds[1:]) * n_ratings / n_timed * config.epochs + likeness
 
 
 def _made_up(n_users: int, n_movies: int, n_ratings: int) -> Ratings:
