@@ -28,9 +28,12 @@ def _import_all(delay: float) -> None:
         import sklearn.decomposition  # noqa: F401
 
         import cfrec.adam  # noqa: F401
+        from cfrec.compiled import load_kernels
         from cfrec.training import prepare
 
         prepare()
+        if parsing := load_kernels("parsing"):
+            parsing.prepare()
 
         # What is imported by now stays for good: collectors that look through it again and again would hold up all visitors.
         gc.collect()

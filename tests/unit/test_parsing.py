@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -93,3 +96,19 @@ def test_the_latest_of_three_is_kept_by_time_then_by_row(monkeypatch):
     assert ratings_module._latest(user, movie, 3, np.array([9, 0, 8, 7])).tolist() == [0, 1]
     assert ratings_module._latest(user, movie, 3, None).tolist() == [1, 3]
     assert ratings_module._latest(user[:2], movie[:2], 3, None) == slice(None)
+
+
+def test_what_is_prepared_is_what_reading_needs(tmp_path):
+    """Or else the first large file would wait for the compiler after all."""
+    (tmp_path / "ratings.csv").write_text("user,movie,rating,timestamp\n1,1,4.5,7\n2,1,3,8\n2,1,4,9\n")
+    code = (
+        "import sys, cfrec, cfrec.plain, cfrec.ratings\n"
+        "from cfrec.compiled import load_kernels\n"
+        "k = load_kernels('parsing'); k.prepare()\n"
+        "made = lambda: [len(f.signatures) for f in (k.parse_rows, k.sort_by_user, k.mark_earlier)]\n"
+        "before = made()\n"
+        "cfrec.plain.pays_to_compile = cfrec.ratings.pays_to_compile = lambda *_: True\n"
+        "assert cfrec.read_ratings(sys.argv[1]).rating.tolist() == [4.5, 4]\n"
+        "assert made() == before == [1, 1, 1], made()"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "ratings.csv")], check=True)

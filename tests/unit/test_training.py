@@ -308,18 +308,22 @@ def clock(monkeypatch):
 )
 def test_the_estimate_by_hand(clock, block_config, batch_size, n_ratings, n_timed):
     """The quicker of the two epochs after the first takes 2 seconds for so many ratings; twelve epochs of all of them take …"""
-    config = replace(block_config, batch_size=batch_size)
+    config = replace(block_config, batch_size=batch_size, n_likeness=0)
     if config.method == "sgd":
         n_timed = min(n_ratings, 200_000)
-    assert estimate_seconds(config, 90, 36, n_ratings) == pytest.approx(2 * n_ratings / n_timed * 12)
+    training = 2 * n_ratings / n_timed * 12
+    assert estimate_seconds(config, 90, 36, n_ratings) == pytest.approx(training)
     assert clock == [(1, n_timed), (2, n_timed), (3, n_timed)]
+    with_likeness = estimate_seconds(replace(config, n_likeness=8), 90, 36, n_ratings)
+    assert with_likeness == pytest.approx(training + 2.5e-6 * n_ratings)
 
 
 def test_twice_the_epochs_and_twice_the_ratings_take_twice_as_long(clock, block_config):
     n = {"sgd": 400_000, "adam": 10_000}[block_config.method]  # more than what is timed, and not so many that batches grow
-    once = estimate_seconds(block_config, 90, 36, n)
-    assert estimate_seconds(replace(block_config, epochs=24), 90, 36, n) == pytest.approx(2 * once)
-    assert estimate_seconds(block_config, 90, 36, 2 * n) == pytest.approx(2 * once)
+    config = replace(block_config, n_likeness=0)
+    once = estimate_seconds(config, 90, 36, n)
+    assert estimate_seconds(replace(config, epochs=24), 90, 36, n) == pytest.approx(2 * once)
+    assert estimate_seconds(config, 90, 36, 2 * n) == pytest.approx(2 * once)
 
 
 def test_an_estimate_is_made_with_the_batches_of_the_whole(clock):
