@@ -121,8 +121,11 @@ def _changes(new: cfrec.TrainedModel, current: cfrec.TrainedModel) -> None:
         return
     st.markdown("**Most similar films, before and after**")
     neighbours = neighbour_changes(current, new, both, min_ratings=words.WEAK_BELOW)
-    titles = {"title": "Film", "rank": st.column_config.NumberColumn("", width=40), "old": "Current", "new": "New", "movie_id": None}
-    show.table(neighbours, "neighbours-before-after", alt="Five most similar films of three films, in both models", columns=titles)
+    if neighbours["old"].equals(neighbours["new"]):
+        st.caption("The same in both: which films are alike is learned from who rated what, and both learned from the same ratings.")
+    else:
+        titles = {"title": "Film", "rank": st.column_config.NumberColumn("", width=40), "old": "Current", "new": "New", "movie_id": None}
+        show.table(neighbours, "neighbours-before-after", alt="Five most similar films of three films, in both models", columns=titles)
     st.markdown("**Films whose popularity score changed most**")
     movers = bias_movers(current, new, 8, min_ratings=words.WEAK_BELOW)
     movers = movers[movers["change"].abs() >= 0.005]

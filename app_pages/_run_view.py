@@ -134,6 +134,6 @@ def _skip(job_id: str) -> None:
 
 
 def history_before(job: TrainingJob, in_use: Sequence[EpochMetrics]) -> Sequence[EpochMetrics]:
-    """The losses to compare a run with: of the run before it on the same data, else of the model in use."""
+    """The losses to compare a run with, so far as it goes itself: of the run before it on the same data, else of the model in use."""
     earlier = [other for other in state.jobs().all() if other.created < job.created and other.title == job.title and other.snapshot.history]
-    return earlier[0].snapshot.history if earlier else in_use
+    return (earlier[0].snapshot.history if earlier else in_use)[: job.config.epochs]  # what lay beyond the axis would make it shrink

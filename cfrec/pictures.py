@@ -73,7 +73,7 @@ def factor_heatmap(cells: pd.DataFrame, scores: pd.DataFrame, *, ink: str = GREY
     largest = float(cells["value"].abs().max()) or 1.0
     strength = (cells["value"].abs() / largest).round(3)
     sign = cells["value"].map(lambda value: "+" if value > 0 else "−").where(strength > 0.15, "")
-    x = alt.X("number:O", title="Taste number", axis=alt.Axis(labelAngle=0, orient="top", ticks=False, domain=False))
+    x = alt.X("number:O", title="Number", axis=alt.Axis(labelAngle=0, orient="top", ticks=False, domain=False))
     y = alt.Y("film:N", sort=None, title=None, axis=alt.Axis(labelLimit=_TITLES, ticks=False, domain=False))
     base = alt.Chart(cells.assign(strength=strength, sign=sign))
     beside = alt.Chart(scores)
@@ -87,7 +87,7 @@ def factor_heatmap(cells: pd.DataFrame, scores: pd.DataFrame, *, ink: str = GREY
             y=y,
             fill=alt.condition("datum.value > 0", alt.value(BLUE), alt.value(ORANGE)),
             fillOpacity=alt.FillOpacity("strength:Q", scale=alt.Scale(domain=[0, 1], range=[0, 1]), legend=None),
-            tooltip=["film:N", alt.Tooltip("number:O", title="taste number"), alt.Tooltip("value:Q", format="+.2f")],
+            tooltip=["film:N", alt.Tooltip("number:O", title="number"), alt.Tooltip("value:Q", format="+.2f")],
         ),
         base.mark_text(fontSize=13).encode(
             x=x, y=y, text="sign:N", color=alt.condition("datum.strength > 0.8", alt.value(_PAPER), alt.value(ink))

@@ -7,6 +7,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 import cfrec
+from app_pages import _run_view as run_view
 from app_pages import _state as state
 from app_pages import _words as words
 from cfrec.jobs import JobBoard, TrainingJob
@@ -91,6 +92,19 @@ def test_upload_train_accept_undo(open_page, blocks, table, models, no_data):
     assert app.session_state["_model"] == "ml-100k"
     assert (models / "blocks").exists()  # going back deletes nothing
     assert not says(app, "In use now")
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_neighbours_are_compared_where_they_differ(open_page, table, models, no_data, same):
+    app = upload(open_page("train", {"data": "A file of your own", "recipe": "Quick"}), table)
+    button(app, "Train").click().run()
+    run_to_the_end(app)
+    button(app, "Use this model").click().run()
+    app.number_input(key="n_likeness_quick").set_value(128 if same else 3).run()
+    button(app, "Train").click().run()
+    run_to_the_end(app)
+    assert says(app, "The same in both") is same
+    assert len([table for table in app.dataframe if "rank" in table.value]) == (0 if same else 1)
 
 
 def test_keeping_the_current_model_changes_nothing(open_page, table, models, no_data):
@@ -263,6 +277,12 @@ def test_pause_and_go_on(open_page, waiting, no_data):
     button(app, "Go on").click().run()
     run_to_the_end(app)
     assert says(app, "**Done after 8 rounds.**")
+
+
+def test_a_longer_run_is_compared_with_so_far_as_the_axis_goes(shipped):
+    """A label at its hundredth round, on an axis of fourteen, once left no room for the drawing."""
+    job = TrainingJob(lambda _: None, cfrec.TrainConfig(epochs=14), "Nobody's ratings")
+    assert [m.epoch for m in run_view.history_before(job, shipped.history)] == list(range(1, 15))
 
 
 def test_a_run_that_fails_says_why(open_page, no_data):

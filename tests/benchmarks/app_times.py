@@ -3,7 +3,8 @@
     python tests/benchmarks/app_times.py
 
 From ``streamlit run`` to healthy and to the first page drawn; then page switches of a single visitor, from the click until the
-page's heading and its main content are there.
+page's heading and its main content are there; and from the click on Train, with the recipe Quick on MovieLens 100K, to its result. That
+one needs ``python -m cfrec data ml-100k`` first.
 """
 
 from __future__ import annotations
@@ -48,6 +49,16 @@ SWITCH = """([name, heading, content]) => new Promise(done => {
 })"""
 
 
+TRAIN = """() => new Promise(done => {
+    const button = [...document.querySelectorAll('[data-testid=stMain] button')].find(b => b.innerText.trim().endsWith('Train'));
+    const begin = performance.now();
+    const look = () => {
+        const there = [...document.querySelectorAll('button')].some(b => b.innerText.includes('Use this model'));
+        if (there) done(performance.now() - begin); else requestAnimationFrame(look);
+    };
+    button.click();
+    requestAnimationFrame(look);
+})"""
 WATCH = """selector => {
     const look = () => { if (document.querySelector(selector)) window.drawn = Date.now(); else requestAnimationFrame(look); };
     look();
@@ -106,6 +117,19 @@ def switches(page: Page) -> dict[str, list[float]]:
     return times
 
 
+def trainings(page: Page) -> list[float]:
+    """Milliseconds from the click on Train to the result."""
+    times = []
+    with serve("streamlit_app.py") as (url, _):
+        wait_until_healthy(url)
+        for _ in range(ROUNDS + 1):
+            page.goto(f"{url}/train?recipe=Quick")
+            page.get_by_role("button", name="Train", exact=True).wait_for()
+            page.wait_for_timeout(4000)  # the warm-up, and the estimate of the time
+            times.append(page.evaluate(TRAIN))
+    return times
+
+
 def main() -> None:
     """Measure and print."""
     with sync_playwright() as playwright, tempfile.TemporaryDirectory() as folder:
@@ -121,7 +145,9 @@ def main() -> None:
             ours, theirs = (statistics.median(pair[who][k] for pair in pairs) for who in (1, 0))
             print(f"{what:18} {ours:5.2f} s   hello world {theirs:5.2f} s")
         times = switches(page)
+        first, *then = trainings(page)
         browser.close()
+    print(f"train, to result   first {first:5.0f} ms   then {statistics.median(then):5.0f} ms, at most {max(then):5.0f} ms")
     later = sorted(ms for each in times.values() for ms in each[1:])
     for name, each in times.items():
         print(f"{name:18} first {each[0]:5.0f} ms   then {statistics.median(each[1:]):5.0f} ms, at most {max(each[1:]):5.0f} ms")
