@@ -131,7 +131,7 @@ class TrainConfig:
         if self.method == "gibbs":  # squares of rows: all of the other side's, and those that are drawn at a time
             rows = max(n_users, n_movies)
             batch = 4 * (self.n_factors + 1) ** 2 * (rows // 2 + 4 * min(rows, 1 << 15)) + 4 * 2 * min(n_users * n_movies, 30_000_000)
-        likeness = 4 * (n_users + n_movies) * (self.n_likeness + 64) * 4 + 24 * n_ratings if self.n_likeness else 0
+        likeness = 4 * (n_users + n_movies) * (self.n_likeness + 64) * 4 + 40 * n_ratings if self.n_likeness else 0
         return 15 * weights + batch + likeness + 48 * n_ratings  # weights, gradient, Adam's two, the best, and two states to resume from
 
     def check_memory(self, n_users: int, n_movies: int, n_ratings: int) -> None:
