@@ -5,8 +5,8 @@
 RATINGS.npz holds users, movies, stars (int32, int32, float32), n_users, n_movies, and n_train: so many of them come first, and are
 trained on; the others are held out. Prints one line of JSON: seconds (from data in the system's own form to fitted), epoch (seconds of a
 single one), before (seconds of importing and preparing), mse on the held-out ratings of predictions clipped to the scale (null where it
-predicts no stars), epochs, gigabytes (at the most). NAME is ``cfrec:PRESET``, ``cfrec:torch`` or one of PEERS; EPOCHS 0 leaves the preset's.
-An import that fails ends it with exit code 3: the peer is not installed.
+predicts no stars), epochs, gigabytes (at the most). NAME is ``cfrec:PRESET``, ``cfrec:torch`` or one of PEERS; EPOCHS 0 leaves the
+preset's. An import that fails ends it with exit code 3: the peer is not installed.
 """
 
 from __future__ import annotations
