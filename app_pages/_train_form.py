@@ -168,10 +168,10 @@ def wait_until_warm() -> None:
     if is_warm():
         return
 
-    @st.fragment(run_every=0.3)
+    @st.fragment(run_every=0.5)
     def come_back() -> None:
-        st.skeleton(300)
-        st.caption("Looking at what this machine can do …")
+        # no skeleton: where it is drawn without a GPU, its shimmer takes a whole processor from what is waited for
+        st.caption("Looking at what this machine can do … The very first time this takes some seconds longer.")
         if is_warm():
             st.rerun()
 

@@ -6,6 +6,8 @@ import gc
 import time
 from threading import Event, Thread
 
+from cfrec.compiled import load_kernels
+
 _ready = Event()
 
 
@@ -28,15 +30,13 @@ def _import_all(delay: float) -> None:
         import sklearn.decomposition  # noqa: F401
 
         import cfrec.adam  # noqa: F401
-        from cfrec.compiled import load_kernels
         from cfrec.training import prepare
 
         prepare()
-        if parsing := load_kernels("parsing"):
-            parsing.prepare()
-
-        # What is imported by now stays for good: collectors that look through it again and again would hold up all visitors.
-        gc.collect()
-        gc.freeze()
     finally:  # what could not be imported fails again where it is used, and is explained there
         _ready.set()
+    if parsing := load_kernels("parsing"):
+        parsing.prepare()
+    # What is imported by now stays for good: collectors that look through it again and again would hold up all visitors.
+    gc.collect()
+    gc.freeze()
