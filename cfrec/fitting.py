@@ -203,7 +203,8 @@ class Run(ABC):
         """The best weights as arrays. Rows that no training rating touched are zero: nothing was learned of them."""
         arrays = {name: self._to_array(weight).copy() for name, weight in self.best.items()}
         for kind, rows in (("user", self.ratings.user_idx), ("movie", self.ratings.movie_idx)):
-            untouched = np.bincount(rows, minlength=len(arrays[f"{kind}_bias"])) == 0
+            untouched = np.ones(len(arrays[f"{kind}_bias"]), bool)
+            untouched[rows] = False
             arrays[f"{kind}_factors"][untouched] = 0
             arrays[f"{kind}_bias"][untouched] = 0
         return arrays
