@@ -61,7 +61,7 @@ def _worked_formula(trained: cfrec.TrainedModel, movie_id: object, user_id: obje
     cut = rf" \to {guess:.2f}" if abs(guess - stars) > 0.005 else ""
     written = " ".join([f"{terms[0]:.{digits}f}", *(f"{term:+.{digits}f}" for term in terms[1:])])
     formula = rf"\hat r &= {low:g} + {high - low:g} \cdot \sigma({score:.{digits}f})"
-    return _aligned(f"s &= {written}", f"&= {score:.3f}", formula, f"&= {stars:.2f}{cut}")
+    return _aligned(f"s &= {written}", f"&= {score:.{digits}f}", formula, f"&= {stars:.2f}{cut}")
 
 
 def _aligned(*lines: str) -> str:
@@ -112,8 +112,8 @@ def show_limits(trained: cfrec.TrainedModel) -> None:
         f"**{n_weak:,} of its films have fewer than {words.WEAK_BELOW} ratings.** What it learned about those is mostly luck.",
         f"**A guess misses by {words.stars(trained.metrics['rmse'])} on average.** It cannot be perfect: asked again, people themselves "
         "give other stars than the first time, by about 0.6 on the five-star scale.",
-        "**Alike means “liked by the same people”**, not “about the same thing”. It never saw a genre, a plot or a face; films that few "
-        "people saw both of can look alike by chance.",
+        "**Alike means “watched and liked by the same people”**, not “about the same thing”. It never saw a genre, a plot or a face; "
+        "films that few people saw both of can look alike by chance.",
         "**It is here to show how such models work.** It is not for decisions about people, not for finding out who somebody is or what "
         "they are like, and no measure of a film’s worth.",
     ]

@@ -16,7 +16,7 @@ from cfrec.pictures import factor_heatmap, prediction_steps, ratings_grid
 from cfrec.plots import loss_chart, loss_points
 from cfrec.walkthrough import Walkthrough, likeness_cells, walk_through
 
-N_NUMBERS = 8  # taste numbers shown
+N_NUMBERS = 8  # shown of each film
 
 
 @st.cache_resource(max_entries=8, show_spinner=False, hash_funcs=state.BY_VERSION)
@@ -99,7 +99,7 @@ def show_numbers(trained: cfrec.TrainedModel, shown: Walkthrough) -> None:
         show.drawn_once(
             lambda: factor_heatmap(cells, scores, ink=show.ink()),
             scores[["film", "stars"]].merge(numbers, on="film"),
-            "taste-numbers",
+            "film-numbers",
             version=trained.version,
             alt=f"Heatmap: {alt}." + (f" The first two rows are {alike}." if alike else ""),
             columns={"film": words.FILM.label}

@@ -88,7 +88,8 @@ def prepare() -> None:
 
 def load_method(config: TrainConfig) -> Callable[[Ratings, Ratings], Run]:
     """Import and compile what a method needs; returns what makes a run of it. Raises DeviceError for a device that is not there."""
-    if config.method == "sgd" and config.device in ("auto", "cpu") and (sgd := load_kernels("sgd")):
+    fitted = _as_fitted(config)
+    if fitted.method == "sgd" and (sgd := load_kernels("sgd")):
         sgd.prepare()
         return lambda train, valid: sgd.SgdRun(train, valid, config)
     device = choose_device(config.device).name
@@ -98,11 +99,17 @@ def load_method(config: TrainConfig) -> Callable[[Ratings, Ratings], Run]:
         place = "cpu" if device == "mps" else device  # which has no sparse matrices
         return lambda train, valid: GibbsRun(train, valid, config, place)
     if config.method == "sgd":
-        config = config.for_adam()
         logger.info("on %s the recipe %s is trained by Adam", device, config.recipe)
     from cfrec.adam import AdamRun
 
-    return lambda train, valid: AdamRun(train, valid, config, device)
+    return lambda train, valid: AdamRun(train, valid, fitted, device)
+
+
+def _as_fitted(config: TrainConfig) -> TrainConfig:
+    """The settings as they can be fitted: compiled code needs Numba and a CPU."""
+    if config.method != "sgd" or (config.device in ("auto", "cpu") and load_kernels("sgd")):
+        return config
+    return config.for_adam()
 
 
 def _trained_model(run: Run, outcome: str, advice: str, fit_seconds: float) -> TrainedModel:
@@ -150,12 +157,13 @@ def estimate_seconds(config: TrainConfig, n_users: int, n_movies: int, n_ratings
         Too little memory; no such device.
     """
     config.check_memory(n_users, n_movies, n_ratings)
-    make_run, n_timed = load_method(config), min(n_ratings, _TIMED_RATINGS)
+    config, n_timed = _as_fitted(config), min(n_ratings, _TIMED_RATINGS)
     if config.method == "adam":
         from cfrec.adam import in_large_batches
 
         config = in_large_batches(config, n_ratings)
-        make_run, n_timed = load_method(config), min(n_timed, _TIMED_STEPS * config.batch_size)
+        n_timed = min(n_timed, _TIMED_STEPS * config.batch_size)
+    make_run = load_method(config)
     sample = _made_up(n_users, n_movies, n_timed)
     run = make_run(sample, sample.take(np.arange(min(n_timed, config.batch_size))))
     seconds = [run.time_epoch(epoch) for epoch in (1, 2, 3)]

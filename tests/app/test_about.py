@@ -91,14 +91,21 @@ def test_the_worked_example_adds_up_to_the_prediction(open_page, shipped, no_dat
         assert rf"&= {guess:.2f}" in app.latex[1].value  # the formula with the same numbers
 
 
-def test_the_formula_and_its_numbers(open_page, shipped, no_data):
-    app = open_page("about")
+@pytest.mark.usefixtures("no_data")
+@pytest.mark.parametrize(("method", "digits"), [("adam", 3), ("gibbs", 4)])
+def test_the_formula_and_its_numbers(open_page, models, blocks, method, digits):
+    trained = cfrec.train(*blocks.split(), cfrec.TrainConfig.preset("quick", method=method, n_factors=3, device="cpu"))
+    app, shown = open_model(open_page, models, trained, "any"), walk_through(trained)
     assert r"s &= p \cdot q + b_p + b_q + c" in app.latex[0].value
     assert r"\sigma(s)" in app.latex[0].value
-    terms, total = re.search(r"s &= (.*?) \\\\ &= (\S+)", app.latex[1].value).groups()
-    numbers = [float(term) for term in re.findall(r"[+-]?[\d.]+", terms)]
-    assert sum(numbers) == pytest.approx(float(total), abs=1e-9)
-    assert numbers[3] == pytest.approx(shipped.offset, abs=0.0005)
+    for movie_id in shown.movie_ids[:4]:
+        choices(app)[0].set_value(movie_id).run()
+        terms, total, score = re.search(r"s &= (.*?) \\\\ &= (\S+) .*sigma\((\S+)\)", app.latex[1].value).groups()
+        numbers = re.findall(r"[+-]?[\d.]+", terms)
+        assert {len(number.partition(".")[2]) for number in (*numbers, total, score)} == {digits}
+        assert sum(map(float, numbers)) == pytest.approx(float(total), abs=1e-9)
+        assert score == total
+        assert float(numbers[3]) == pytest.approx(trained.offset, abs=0.0005)
     symbols = told(app)
     for symbol in (r"$\hat r$", "$p$, $q$", "$b_p$, $b_q$", "$c$", r"$\sigma$"):
         assert f"- {symbol}: " in symbols
@@ -118,7 +125,7 @@ def test_real_ratings_where_they_are_on_this_machine(open_page, ml_100k, shipped
 
 
 def test_the_tables_behind_the_charts(open_page, ml_100k, shipped):
-    app = open_page("about", state={f"table-{name}": True for name in ("ratings-table", "taste-numbers", "guess", "miss-by-round")})
+    app = open_page("about", state={f"table-{name}": True for name in ("ratings-table", "film-numbers", "guess", "miss-by-round")})
     ratings, numbers, guess, misses = (table.value for table in app.dataframe[:4])
     assert len(ratings) == 56
     assert 10 < ratings["stars"].isna().sum() < 40

@@ -5,7 +5,8 @@
     python tests/benchmarks/peers.py --python peers/bin/python 1e6 1e7       # seconds an epoch, on made-up ratings
 
 The peers have an environment of their own, for they need other versions of pandas. Times are medians of rounds in which all take turns;
-ratios are medians of the rounds' ratios to the first line. What is not installed is left out, and said so.
+ratios are medians of the rounds' ratios to the first line. What takes more than 20 seconds runs once. What is not installed is left out,
+and said so.
 """
 
 from __future__ import annotations
@@ -70,12 +71,12 @@ def run(interpreter: str, contestant: str, path: Path, epochs: int) -> dict[str,
 
 
 def compare(table: dict[str, tuple[str, int]], path: Path, peers: str, rounds: int) -> dict[str, list[dict[str, Any]]]:
-    """Each contestant's figures, a list with one entry a round; the first round compiles what is not compiled yet, and is not kept."""
+    """Each contestant's figures, a list with one entry a round."""
     results: dict[str, list[dict[str, Any]]] = {}
-    run(sys.executable, "cfrec:quick", path, 1)
+    run(sys.executable, "cfrec:quick", path, 1)  # compiles what is not compiled yet
     for turn in range(rounds):
         for name, (contestant, epochs) in table.items():
-            if turn and (name not in results or results[name][0]["seconds"] > 20):  # once is enough for what takes long
+            if turn and (name not in results or results[name][0]["seconds"] > 20):
                 continue
             own = contestant.startswith("cfrec") or contestant in ("post", "autograd")
             figures = run(sys.executable if own else peers, contestant, path, epochs)

@@ -8,6 +8,8 @@ import pytest
 import torch
 
 import cfrec
+from cfrec import training
+from cfrec.adam import AdamRun
 from cfrec.errors import ConfigError, DataError, DeviceError
 from cfrec.training import estimate_seconds
 
@@ -326,11 +328,16 @@ def test_twice_the_epochs_and_twice_the_ratings_take_twice_as_long(clock, block_
     assert estimate_seconds(config, 90, 36, 2 * n) == pytest.approx(2 * once)
 
 
-def test_an_estimate_is_made_with_the_batches_of_the_whole(clock):
+@pytest.mark.parametrize("method", ["adam", "sgd"])
+def test_an_estimate_is_made_with_the_batches_of_the_whole(clock, monkeypatch, method):
     """Of a million ratings a batch has ten thousand: timed in steps of 64, an epoch would seem many times as long."""
-    config = cfrec.TrainConfig.preset("quick", method="adam", n_factors=4, batch_size=64, device="cpu")
+    monkeypatch.setattr(training, "load_kernels", lambda _: None)  # so that sgd is Adam's too
+    sizes, time_epoch = [], AdamRun.time_epoch
+    monkeypatch.setattr(AdamRun, "time_epoch", lambda run, epoch: sizes.append(run.batch_size) or time_epoch(run, epoch))
+    config = cfrec.TrainConfig.preset("quick", method=method, n_factors=4, batch_size=64, device="cpu")
     estimate_seconds(config, 90, 36, 1_000_000)
     assert clock[0] == (1, 200_000)
+    assert sizes == [10_000] * 3
 
 
 @pytest.mark.parametrize("change", [{}, {"schedule": "linear", "epochs": 1}, {"learning_rate": 10.0}, {"n_factors": 1, "batch_size": 1}])
