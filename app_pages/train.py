@@ -29,13 +29,15 @@ RUN_COLUMNS = {
 }
 
 
-def start(data: form.Data, config: cfrec.TrainConfig) -> None:
+def start(data: form.Data, config: cfrec.TrainConfig) -> TrainingJob:
+    """Start a run and look at it; if one is under way already, look at that one."""
     job = TrainingJob(data.load, config, data.title)
     running = state.jobs().start(job)
     running.wait(_SOON)
     if running is not job:
         st.toast("A run is already under way: you see that one.", icon=":material/group:")
     state.choose("run", running.id)
+    return running
 
 
 def choose_all() -> tuple[form.Data | None, cfrec.TrainConfig | None]:
@@ -52,7 +54,8 @@ def choose_all() -> tuple[form.Data | None, cfrec.TrainConfig | None]:
     return None, None
 
 
-def show_start(data: form.Data | None, config: cfrec.TrainConfig | None) -> None:
+def show_start(data: form.Data | None, config: cfrec.TrainConfig | None) -> TrainingJob | None:
+    """The button and what can be said of the run before it; returns the run that it has just started."""
     running = state.jobs().running()
     seconds, problem = None, ""
     if data and config:
@@ -62,7 +65,13 @@ def show_start(data: form.Data | None, config: cfrec.TrainConfig | None) -> None
             problem = str(error)
     ready = seconds is not None and running is None
     icon = ":material/model_training:"
-    st.button("Train", type="primary", icon=icon, on_click=start, args=[data, config], disabled=not ready, key="train")
+    clicked = st.button("Train", type="primary", icon=icon, disabled=not ready, key="train")
+    started = None
+    if clicked and ready and data and config:  # as they are now: a callback would have them as they were when the button was drawn
+        started = start(data, config)
+        state.in_url("run")  # so that the address leads back to it
+        if not started.snapshot.finished:
+            st.rerun()  # with the button disabled
     if running:
         st.caption("A run is under way; the next can start when it is over.")
         if state.in_url("run") != running.id:
@@ -76,6 +85,7 @@ def show_start(data: form.Data | None, config: cfrec.TrainConfig | None) -> None
         st.error(words.plain(problem), icon=":material/error:")
     else:
         st.caption("Choose what to train first.")
+    return started
 
 
 def show_how_it_learned(trained: cfrec.TrainedModel) -> None:
@@ -134,7 +144,7 @@ left, right = st.columns([3, 2], gap="large")
 with right:
     data, config = choose_all()
 with top:
-    show_start(data, config)
+    job = show_start(data, config) or job
 with left:
     if job:
         show_run(job, model, data)

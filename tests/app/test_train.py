@@ -176,6 +176,14 @@ def test_each_recipe_untouched_is_its_preset(open_page, table, recorded, no_data
     assert recorded[0].config == cfrec.TrainConfig.preset(recipe)
 
 
+def test_what_is_chosen_in_the_moment_before_the_click_is_trained(open_page, table, recorded, no_data):
+    """A quick hand changes the recipe and clicks before the page has been drawn anew: both reach the server at once."""
+    app = upload(open_page("train", {"data": "A file of your own", "recipe": "Quick"}), table)
+    app.radio(key="recipe").set_value("Seed")
+    button(app, "Train").click().run()
+    assert [job.config.recipe for job in recorded] == ["seed"]
+
+
 def test_a_missing_device_says_why_and_cannot_be_trained_on(open_page, table, no_data):
     app = upload(open_page("train", {"data": "A file of your own", "device": "Apple GPU"}), table)
     assert any("Apple" in caption for caption in app.radio(key="device").proto.captions) or says(app, "Apple")
