@@ -104,13 +104,18 @@ def find_layout(text: str, name: str) -> Layout:
     elif "movie" not in roles and "title" in roles:
         roles["movie"] = roles["title"]
     if missing := [role for role in ("user", "movie", "rating") if role not in roles]:
-        raise DataError(f"{name} has no column for {' and '.join(missing)}; its header is {first[:8]}. It needs {_NAMES_WANTED}.")
+        raise DataError(f"{name} has no column for {' and '.join(missing)}; its header is {shown(first)}. It needs {_NAMES_WANTED}.")
     return Layout(separator, roles, header, len(first))
+
+
+def shown(row: list[str]) -> list[str]:
+    """The beginning of a row, for a message: cells may hold a whole web page."""
+    return [cell[:40] for cell in row[:8]]
 
 
 def _roles_by_position(first: list[str], name: str) -> dict[str, int]:
     if len(first) < 3 or not _is_number(first[2]):
-        raise DataError(f"{name} does not look like ratings: its first row is {first[:8]}. It needs columns {_NAMES_WANTED}.")
+        raise DataError(f"{name} does not look like ratings: its first row is {shown(first)}. It needs columns {_NAMES_WANTED}.")
     n_used = 4 if len(first) > 3 and first[3].strip() else 3
     return {role: k for k, role in enumerate(("user", "movie", "rating", "timestamp")[:n_used])}
 
@@ -196,6 +201,8 @@ class _RowReader:
         return Columns(as_ids(self.users), as_ids(self.movies), ratings, times, self.catalogue, sum(dropped.values()), dropped)
 
     def _add(self, line: int, row: list[str]) -> None:
+        if len(row) == 1 and '"' in row[0]:
+            raise RowError(self.name, line, "", row[0], "has a quotation mark inside a field")
         if len(row) != self.n_fields:
             raise RowError(self.name, line, "", " ".join(row), f"has {len(row)} fields where {self.n_fields} are expected")
         cells = {role: row[k].strip() for role, k in self.roles.items()}
@@ -221,8 +228,8 @@ class _RowReader:
         return value
 
     def _time(self, line: int, cell: str) -> int:
-        if (whole := re.fullmatch(r"(-?[0-9]+)(?:\.0*)?", cell)) and int(whole[1][:25]) in _INT64:
-            return int(whole[1])
+        if (whole := re.fullmatch(r"(-?)0*([0-9]{1,19})(?:\.0*)?", cell)) and (seconds := int(whole[1] + whole[2])) in _INT64:
+            return seconds
         try:
             moment = datetime.fromisoformat(cell)
             return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())

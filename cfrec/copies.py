@@ -36,7 +36,7 @@ from cfrec.ratings import Ratings, ReadReport, Source
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1  # to be raised whenever the same file is read into something else than before
+FORMAT = 2  # to be raised whenever the same file is read into something else than before
 MOST_COPIES = 4  # the most recently used
 _SUFFIX, _NEW = ".safetensors", ".new-"
 _STALE = 3600.0  # seconds after which a copy that is still being written never will be

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from cfrec import copies, datasets
-from cfrec.columns import Catalogue, Columns, catalogue_entry, read_columns
+from cfrec.columns import Catalogue, Columns, catalogue_entry, read_columns, shown
 from cfrec.errors import DataError
 from cfrec.pieces import LARGE_FILE, map_file
 from cfrec.plain import Bytes, read_plain
@@ -280,16 +280,19 @@ def _read_headed_movies(text: str, name: str) -> Catalogue:
     _, header = next(numbered_rows(text, separator, name), (0, [""]))
     roles = find_roles(header, MOVIE_TABLE_ROLES)
     if not {"movie", "title"} <= roles.keys():
-        raise DataError(f"{name} needs a header that names a movie id and a title; its first row is {header[:6]}.")
+        raise DataError(f"{name} needs a header that names a movie id and a title; its first row is {shown(header)}.")
     from_wheel = any(cell.endswith(":token_seq") for cell in header)
     rows = _even_rows(text, separator, name, len(header))
     next(rows)
     entries = {}
     for row in rows:
         cells = {role: row[k] for role, k in roles.items()}
+        cells["title"] = cells["title"] or cells["movie"]
         if from_wheel:
             cells["genres"] = cells.get("genres", "").replace(" ", "|")
             if cells["title"] == "unkonwn":  # how the wheel spells ml-100k's movie 267
                 cells |= {"title": "unknown", "year": ""}
         entries[cells["movie"]] = catalogue_entry(cells)
+    if not entries:
+        raise DataError(f"{name} holds no movie below its header. Is it whole? It can be left out: movies are named after their ids then.")
     return entries

@@ -80,6 +80,27 @@ def test_dates_are_times():
     assert columns.timestamp.tolist() == [midnight, midnight + 3600, 7, 8]
 
 
+@pytest.mark.parametrize(
+    ("cell", "seconds"), [("0" * 5_000 + "7", 7), ("-007", -7), ("9223372036854775807.000", 2**63 - 1), ("-9223372036854775808", -(2**63))]
+)
+def test_times_of_many_digits(cell, seconds):
+    assert read_columns(f"user,item,rating,time\n1,2,3,{cell}\n", "f").timestamp.tolist() == [seconds]
+
+
+@pytest.mark.parametrize("cell", ["9" * 5_000, "0" * 25 + "9" * 25, "9223372036854775808", "-9223372036854775809", "1_0", "٣"])
+def test_times_beyond_64_bits_are_named(cell):
+    """Those of thousands of digits, or with as many zeros in front, once escaped as ValueError and OverflowError."""
+    with pytest.raises(RowError, match="line 2, column timestamp"):
+        read_columns(f"user,item,rating,time\n1,2,3,{cell}\n", "f")
+
+
+def test_a_message_holds_the_beginning_of_a_row_only():
+    for text in ("x" * 100_000 + "\n", ",".join(["user"] + ["x" * 10_000] * 9) + "\n", "user,item,rating\n1,2," + "x" * 100_000 + "\n"):
+        with pytest.raises(DataError) as caught:
+            read_columns(text, "f")
+        assert 100 < len(str(caught.value)) < 700
+
+
 BAD_ROWS = [
     ("1,2", "", "has 2 fields where 3 are expected"),
     ("1,2,3,4", "", "has 4 fields where 3 are expected"),
@@ -91,6 +112,7 @@ BAD_ROWS = [
     ("1,2,1_0", "rating", "is not a number between"),
     (",2,3", "user", "is empty"),
     ("1,  ,3", "movie", "is empty"),
+    ('"1"2,2,3', "", "has a quotation mark inside a field"),
 ]
 
 

@@ -144,6 +144,13 @@ def test_one_odd_id_in_the_movies_costs_no_other_title(tmp_path):
     assert titles.to_dict() == {7: "D", 296: "A (1999)", 306: "C"}
 
 
+def test_a_movie_without_a_title_is_named_after_its_id(tmp_path):
+    """Its title was once that of its year alone: " (1999)"."""
+    (tmp_path / "r.csv").write_text("user,item,rating\n1,296,3\n1,306,4\n")
+    (tmp_path / "m.csv").write_text("id,name,year\n296,,1999\n306,B,2000\n")
+    assert cfrec.read_ratings(tmp_path / "r.csv", tmp_path / "m.csv").movies["title"].tolist() == ["296 (1999)", "B (2000)"]
+
+
 def test_all_rows_dropped_says_why(tmp_path):
     (tmp_path / "r.csv").write_text("user,item,rating\n1,2,x\n1,3,y\n,3,1\n")
     with pytest.raises(DataError, match="All 3 rows are bad; most often: rating is not a number"):
@@ -234,6 +241,7 @@ def test_a_missing_file_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
+        ("movies.csv", "id,name\n", "holds no movie below its header"),  # it was once taken for none given
         ("movies.csv", "id,year\n1,x\n", "names a movie id and a title"),
         ("movies.csv", "id,name\n7,x\n", "knows none of the rated ones: ratings have ids like '2', it has '7'"),
         ("movies.csv", "movieId,title\n1\n", "line 2: has 1 fields where 2"),

@@ -1,0 +1,203 @@
+"""D2: an uploaded file gives a right table or a precise error; every row is counted."""
+
+from __future__ import annotations
+
+import io
+import logging
+from collections import Counter
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import cfrec
+from cfrec import readers
+from cfrec.columns import RowError
+from cfrec.errors import CfrecError
+from cfrec.plain import read_plain
+from tests.promises import mutants, oracle
+from tests.promises.counts import counted
+
+logger = logging.getLogger(__name__)
+
+LONGEST_MESSAGE = 700  # characters
+FOUND = [  # what once broke the reader, or differed from the oracle
+    b"\n" * 25 + b"user,item,rating\n1,2,3\n",
+    b" " * 21_000 + b"1,2,3\n",
+    b"user,item,rating,time\n1,2,3," + b"0" * 5_000 + b"7\n",
+    b"user,item,rating,time\n1,2,3," + b"0" * 25 + b"9" * 25 + b"\n",
+    b'user,item,rating\n"1"2,5,4\n1,5,3\n',
+    b'user,item,rating,title\n1,5,4,"Heat',
+    b'user,item,rating\n1,5,4\n"',
+    b'user,item,rating,title\n1,5,4,"a"b,c"\n2,5,4,"x',
+    "user,item,rating\n1,2,3\n".encode("utf-16")[:-1],
+    b"\xff\xfe" + "user,item,rating\n1\ud800,2,3\n".encode("utf-16-le", "surrogatepass"),
+    "1,2,3\n\ufeff1,3,4\n".encode(),
+    "\ufeff\ufeffuser,item,rating\n1,2,3\n".encode(),
+    b"x" * 100_000 + b",y,z\n",
+]
+
+
+class Reading:
+    """Reads files in every way, compares each with the oracle, and counts."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, read=cfrec.read_ratings) -> None:
+        self.monkeypatch, self.read = monkeypatch, read
+        self.counts: Counter[str] = Counter()
+        self.problems: list[str] = []
+        monkeypatch.setattr(readers, "read_plain", self._counting)
+
+    def _counting(self, *args):
+        columns = read_plain(*args)
+        self.counts["compiled"] += columns is not None
+        return columns
+
+    def check(self, data: bytes, name: object) -> None:
+        for drop_bad in (False, True):
+            wanted = outcome(lambda drop_bad=drop_bad: oracle.read(data, drop_bad=drop_bad))
+            for compiled in (False, True):
+                self._choose(compiled=compiled)
+                try:
+                    found = outcome(lambda drop_bad=drop_bad: self.read(io.BytesIO(data), drop_bad=drop_bad))
+                    wrong = self._judge(found, wanted)
+                except Exception as error:  # noqa: BLE001  # whatever escapes is what is looked for
+                    wrong = [f"uncaught: {error!r:.200}"]
+                    self.counts["uncaught"] += 1
+                self.problems += [f"{name}, drop_bad={drop_bad}, compiled={compiled}: {problem}" for problem in wrong]
+
+    def _choose(self, *, compiled: bool) -> None:
+        """Files of any size, or none, go through compiled code."""
+        self.monkeypatch.setattr("cfrec.plain.LARGE_FILE", 0 if compiled else 10**9)
+        self.monkeypatch.setattr("cfrec.ratings.MANY_ROWS", 0 if compiled else 10**9)
+
+    def _judge(self, found: object, wanted: object) -> list[str]:
+        if isinstance(found, CfrecError) != isinstance(wanted, Exception):
+            self.counts["silent"] += 1
+            return [f"found {found!r:.300}, wanted {wanted!r:.300}"]
+        if not isinstance(found, CfrecError):
+            self.counts["read"] += 1
+            wrong = oracle.differences(found, wanted)
+            self.counts["silent"] += bool(wrong)
+            return wrong
+        self.counts["refused"] += 1
+        return judge_message(found, wanted)
+
+
+def outcome(action):
+    try:
+        return action()
+    except (oracle.RefusedError, CfrecError) as error:
+        return error
+
+
+def judge_message(found: CfrecError, wanted: Exception) -> list[str]:
+    """What an error's message lacks: the place, where the oracle knows one; and it stays short."""
+    message, line, column = str(found), getattr(wanted, "line", None), getattr(wanted, "column", None)
+    if len(message) > LONGEST_MESSAGE or len(message) < 30:
+        return [f"a message of {len(message)} characters"]
+    if line is not None and f"line {line}:" not in message and f"line {line}, column {column}:" not in message:
+        return [f"{message} does not name line {line}, {column}"]
+    if isinstance(found, RowError) and (found.line, found.column or "row") != (line, column):
+        return [f"{message} instead of line {line}, {column}"]
+    return []
+
+
+@pytest.fixture
+def reading(monkeypatch):
+    return Reading(monkeypatch)
+
+
+def assert_right(reading: Reading, n: int) -> None:
+    assert not reading.problems, "\n".join(reading.problems[:10])
+    assert sum(reading.counts[kind] for kind in ("read", "refused")) == 4 * n
+
+
+@pytest.mark.parametrize("k", range(len(FOUND)))
+def test_what_once_broke_it(reading, k):
+    reading.check(FOUND[k], k)
+    assert_right(reading, 1)
+
+
+@counted(sample=80, full=5_000)
+def test_mutated_files_are_read_right_or_refused_precisely(reading, n):
+    for seed in range(n):
+        reading.check(mutants.make(seed), seed)
+    logger.info("%d files: %s", n, dict(reading.counts))
+    assert_right(reading, n)
+    assert reading.counts["compiled"] > n / 10
+    assert reading.counts["read"] > n
+    assert reading.counts["refused"] > n
+
+
+@counted(sample=40, full=2_000)
+def test_mutated_tables_of_movies_give_the_right_titles_or_are_refused(n):
+    """Ids, and ratings, never change with them."""
+    movie_ids, counts = range(1, 9), Counter()
+    ratings = "user,item,rating\n" + "".join(f"1,{k},3\n" for k in movie_ids)
+    for seed in range(n):
+        data = mutants.make_movies(seed, movie_ids)
+        wanted = outcome(lambda data=data: oracle.read_titles(data))
+        found = outcome(lambda data=data: cfrec.read_ratings(io.StringIO(ratings), io.BytesIO(data)))
+        known = not isinstance(wanted, Exception) and wanted.keys() & set(movie_ids)
+        assert isinstance(found, CfrecError) == (not known), (seed, found, wanted)
+        counts[type(found).__name__] += 1
+        if known:
+            assert found.movies["movie_id"].tolist() == list(movie_ids)
+            names = [wanted.get(k, (str(k), "")) for k in movie_ids]
+            assert [*zip(found.movies["raw_title"], found.movies["genres"], strict=True)] == names, seed
+        else:
+            assert not judge_message(found, wanted), seed
+    assert min(counts["Ratings"], counts["DataError"]) > n / 10
+
+
+CELLS = st.one_of(st.integers(-3, 30).map(str), st.sampled_from(mutants.STRANGE_CELLS + mutants.PLAIN_CELLS), st.text(max_size=4))
+ROWS = st.lists(st.lists(CELLS, min_size=3, max_size=4), max_size=6)
+HEADERS = [[], *([names.split()] for names in ("user item rating", "userId movieId rating timestamp", "rating title user year"))]
+FILES = st.builds(
+    lambda header, rows, separator, end: end.join(separator.join(row) for row in [*header, *rows]).encode("utf-8", "replace"),
+    st.sampled_from(HEADERS),
+    ROWS,
+    st.sampled_from(mutants.SEPARATORS),
+    st.sampled_from(["\n", "\r\n", "\r"]),
+)
+
+
+@counted(sample=40, full=5_000)
+def test_tables_of_anything_are_read_right_or_refused_precisely(reading, n):
+    """Hypothesis makes the cells, and shrinks what is read wrong."""
+
+    @settings(max_examples=n, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+    @given(FILES)
+    def check(data):
+        reading.problems.clear()
+        reading.check(data, data)
+        assert not reading.problems, reading.problems[0]
+
+    check()
+    assert reading.counts["read"] + reading.counts["refused"] >= 4 * n
+
+
+def naive(file, *, drop_bad):
+    """Negative control: what a plain pandas.read_csv makes of a file."""
+    table = pd.read_csv(file).iloc[:, :3].dropna()
+    table.columns = ["user", "movie", "rating"]
+    return cfrec.ratings.build_ratings(table["user"].to_numpy(), table["movie"].to_numpy(), table["rating"].to_numpy(np.float64))
+
+
+def careless(file, *, drop_bad):
+    """Negative control: bad rows are left out and not counted."""
+    ratings = cfrec.read_ratings(file, drop_bad=True)
+    report = cfrec.ratings.ReadReport(ratings.report.n_used + ratings.report.n_duplicates, len(ratings), 0, ratings.report.n_duplicates)
+    return cfrec.ratings.replace(ratings, report=report)
+
+
+@counted(sample=25, full=1_000)
+@pytest.mark.parametrize("bad_reader", [naive, careless])
+def test_the_check_is_not_blind(monkeypatch, bad_reader, n):
+    reading = Reading(monkeypatch, bad_reader)
+    for seed in range(n):
+        reading.check(mutants.make(seed), seed)
+    logger.info("%s, %d files: %s", bad_reader.__name__, n, dict(reading.counts))
+    assert reading.counts["silent"] > n / 10
