@@ -129,8 +129,16 @@ class TrainedModel:
 
     @cached_property
     def version(self) -> str:
-        """Tells this model from every other: a hash of what was learned and of what it was learned about."""
-        value = hashlib.sha256(f"{self.created} {self.fit_seconds} {self.fingerprint} {self.config}".encode())
+        """Tells this model from every other: a hash of what was learned, from what, and what it is called.
+
+        What is worked out from a model is kept under this name for all who use it: a copy with other titles is another model.
+        """
+        names = ("source", "config", "created", "fit_seconds", "fingerprint", "split", "n_train", "n_valid", "offset", "y_range", "scale")
+        told = [getattr(self, name) for name in (*names, "history", "best_epoch", "outcome")]
+        value = hashlib.sha256(repr((told, sorted(self.metrics.items()))).encode())
+        for name in self.movies:
+            value.update(repr((name, self.movies[name].tolist())).encode())
+        value.update(repr(self.user_ids.tolist()).encode())
         for array in self.weights().values():
             value.update(np.ascontiguousarray(array).data)
         return value.hexdigest()[:16]

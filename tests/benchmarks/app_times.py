@@ -9,21 +9,21 @@ one needs ``python -m cfrec data ml-100k`` first.
 
 from __future__ import annotations
 
-import socket
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from playwright.sync_api import Page, sync_playwright
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "browser"))
-from conftest import CHROMIUM, FLAGS  # the same browser as in the tests
+sys.path.insert(0, str(Path(__file__).parents[2]))
+from cfrec.datasets import data_home
+from tests.browser.conftest import CHROMIUM, FLAGS  # the same browser as in the tests
+from tests.server import ROOT, Server, serve
+
+APP = ROOT / "streamlit_app.py"
 
 HELLO = 'import streamlit as st\n\nst.title("Hello")\nst.write("world")\n'
 RUNS, ROUNDS = 5, 6
@@ -66,48 +66,26 @@ WATCH = """selector => {
 
 
 @contextmanager
-def serve(script: str) -> Iterator[tuple[str, float]]:
-    """Run an app; gives its address and the moment of its start."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "streamlit", "run", script, "--server.port", str(port), "--server.headless", "true"]
-    began = time.time()
-    server = subprocess.Popen([*command, "--server.address", "127.0.0.1"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        yield f"http://127.0.0.1:{port}", began
-    finally:
-        server.terminate()
-        server.wait(10)
+def running(script: Path = APP) -> Iterator[Server]:
+    """An app with the data sets of whoever runs this."""
+    with tempfile.TemporaryDirectory() as folder, serve(Path(folder), script=script, home=data_home()) as server:
+        yield server
 
 
-def wait_until_healthy(url: str) -> None:
-    """Come back as soon as the server answers."""
-    while True:
-        try:
-            urllib.request.urlopen(f"{url}/_stcore/health", timeout=1)
-            return
-        except OSError:
-            time.sleep(0.01)
-
-
-def first_page(page: Page, script: str, drawn: str) -> tuple[float, float]:
+def first_page(page: Page, script: Path, drawn: str) -> tuple[float, float]:
     """Seconds from ``streamlit run`` to healthy, and to the first page drawn."""
-    with serve(script) as (url, began):
-        wait_until_healthy(url)
-        healthy = time.time() - began
-        page.goto(url, wait_until="commit")
+    with running(script) as server:
+        page.goto(server.url, wait_until="commit")
         page.evaluate(WATCH, drawn)
         page.wait_for_function("window.drawn !== undefined")
-        return healthy, page.evaluate("window.drawn") / 1000 - began
+        return server.healthy - server.began, page.evaluate("window.drawn") / 1000 - server.began
 
 
 def switches(page: Page) -> dict[str, list[float]]:
     """Milliseconds of each page switch, the first of each (which imports and fills caches) apart."""
     times: dict[str, list[float]] = {name: [] for name in PAGES}
-    with serve("streamlit_app.py") as (url, _):
-        wait_until_healthy(url)
-        page.goto(url)
+    with running() as server:
+        page.goto(server.url)
         page.locator("[data-testid=stMetric]").first.wait_for()
         page.wait_for_timeout(8000)  # the warm-up
         for _ in range(ROUNDS + 1):
@@ -120,10 +98,9 @@ def switches(page: Page) -> dict[str, list[float]]:
 def trainings(page: Page) -> list[float]:
     """Milliseconds from the click on Train to the result."""
     times = []
-    with serve("streamlit_app.py") as (url, _):
-        wait_until_healthy(url)
+    with running() as server:
         for _ in range(ROUNDS + 1):
-            page.goto(f"{url}/train?recipe=Quick")
+            page.goto(f"{server.url}/train?recipe=Quick")
             page.get_by_role("button", name="Train", exact=True).wait_for()
             page.wait_for_timeout(4000)  # the warm-up, and the estimate of the time
             times.append(page.evaluate(TRAIN))
@@ -138,8 +115,7 @@ def main() -> None:
         hello = Path(folder) / "hello.py"
         hello.write_text(HELLO)
         pairs = [
-            (first_page(page, str(hello), "[data-testid=stMarkdown]"), first_page(page, "streamlit_app.py", "[data-testid=stMetric]"))
-            for _ in range(RUNS)
+            (first_page(page, hello, "[data-testid=stMarkdown]"), first_page(page, APP, "[data-testid=stMetric]")) for _ in range(RUNS)
         ]
         for k, what in enumerate(("healthy", "first page drawn")):
             ours, theirs = (statistics.median(pair[who][k] for pair in pairs) for who in (1, 0))

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 
 import pytest
 from playwright.sync_api import ConsoleMessage, expect, sync_playwright
+
+from cfrec.datasets import data_home
+from tests.server import serve
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 expect.set_options(timeout=30_000)  # a busy machine with two cores draws 3D in software
@@ -32,31 +30,9 @@ FLAGS = [
 
 @pytest.fixture(scope="session")
 def app_url(tmp_path_factory):
-    """Start the app on a free port, with models of its own, and wait until it is healthy."""
-    models = tmp_path_factory.mktemp("browser") / "models"
-    shutil.copytree("models", models)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "streamlit", "run", "streamlit_app.py", "--server.port", str(port), "--server.headless", "true"]
-    command += ["--server.address", "127.0.0.1"]
-    environment = os.environ | {"CFREC_MODELS": str(models)}
-    server = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    url = f"http://127.0.0.1:{port}"
-    try:
-        for _ in range(150):
-            try:
-                urllib.request.urlopen(f"{url}/_stcore/health", timeout=1)
-                break
-            except OSError:
-                assert server.poll() is None, "the app did not start"
-                time.sleep(0.2)
-        else:
-            pytest.fail("the app was not healthy within 30 seconds")
-        yield url
-    finally:
-        server.terminate()
-        server.wait(10)
+    """The app, with models of its own; the data sets are those of whoever runs the tests."""
+    with serve(tmp_path_factory.mktemp("browser"), home=data_home()) as server:
+        yield server.url
 
 
 @pytest.fixture(scope="session")

@@ -80,6 +80,20 @@ def test_what_a_model_was_trained_on_when_and_how_makes_its_version(trained):
     assert len({model.version for model in (trained, *others)}) == 4
 
 
+def test_a_copy_with_other_titles_people_or_figures_is_another_version(trained):
+    """What pages work out from a model they keep under its version, for everyone."""
+    others = [
+        replace(trained, movies=trained.movies.assign(title="Spoiled (1999)")),
+        replace(trained, movies=trained.movies.assign(genres="Spoiled")),
+        replace(trained, movies=trained.movies.assign(n_ratings=trained.movies["n_ratings"] + 1)),
+        replace(trained, user_ids=trained.user_ids[::-1].copy()),
+        replace(trained, source=replace(trained.source, title="Spoiled")),
+        replace(trained, metrics=dict.fromkeys(trained.metrics, 0.1)),
+        replace(trained, history=trained.history[:-1]),
+    ]
+    assert len({model.version for model in (trained, *others)}) == 8
+
+
 def test_weights_that_trade_places_make_another_version(trained):
     users, movies = np.array([1, 2], np.float32), np.array([2, 1], np.float32)
     assert replace(trained, user_bias=users, movie_bias=movies).version != replace(trained, user_bias=movies, movie_bias=users).version
