@@ -12,7 +12,7 @@ from app_pages import _show as show
 from app_pages import _state as state
 from app_pages import _story as story
 from app_pages import _words as words
-from cfrec.jobs import READING, JobSnapshot, TrainingJob
+from cfrec.jobs import READING, WAITING, JobSnapshot, TrainingJob
 from cfrec.plots import learning_rate_chart, loss_drawing, loss_points
 from cfrec.trained import EpochMetrics
 
@@ -42,13 +42,13 @@ def is_drawn(job: TrainingJob) -> bool:
 
 
 def show_run(job: TrainingJob, before: Sequence[EpochMetrics]) -> None:
-    """Draw a run; until all of it is drawn, again and again by itself. The whole page follows when it ends, and when all is drawn."""
-    finished, over = job.snapshot.finished, is_drawn(job)
+    """Draw a run; until all of it is drawn, again and again by itself. The whole page follows when it begins, ends, and is all drawn."""
+    phase, over = job.snapshot.phase, is_drawn(job)
 
     @st.fragment(run_every=None if over else POLL)
     def drawn_again() -> None:
         _draw(job, before)
-        if (job.snapshot.finished, is_drawn(job)) != (finished, over):
+        if (job.snapshot.phase, is_drawn(job)) != (phase, over):
             st.rerun()
 
     drawn_again()
@@ -60,7 +60,7 @@ def _draw(job: TrainingJob, before: Sequence[EpochMetrics]) -> None:
     history = now.history[:n_drawn]
     over = now.finished and n_drawn == len(now.history)
     _progress(job, now, n_drawn, over)
-    if now.phase == READING or (now.finished and not now.baselines):
+    if now.phase in (WAITING, READING) or (now.finished and not now.baselines):
         st.skeleton(400) if not now.finished else None
     else:
         _chart(job, now, history, before)
@@ -79,6 +79,8 @@ def _progress(job: TrainingJob, now: JobSnapshot, n_drawn: int, over: bool) -> N
     done, total = now.fetched
     if now.error:
         st.progress(0.0, f"**{words.plain(job.title)}** · did not finish")
+    elif now.phase == WAITING:
+        st.progress(0.0, f"**{words.plain(job.title)}** · waits for its turn: {_turn(job)}")
     elif now.phase == READING:
         share = done / total if total else 0.0
         text = f"Downloading · {words.size(done)} of {words.size(total)}" if total else "Reading the ratings …"
@@ -104,6 +106,11 @@ def _progress(job: TrainingJob, now: JobSnapshot, n_drawn: int, over: bool) -> N
         st.progress(n_drawn / job.config.epochs, " · ".join(parts))
 
 
+def _turn(job: TrainingJob) -> str:
+    waiting = state.jobs().waiting()
+    return words.TURNS[waiting.index(job)] if job in waiting else "now"
+
+
 def _chart(job: TrainingJob, now: JobSnapshot, history: Sequence[EpochMetrics], before: Sequence[EpochMetrics]) -> None:
     points = loss_points(history, before, {words.BASELINES[name]: loss for name, loss in now.baselines.items()})
     top = 1.04 * sqrt(now.baselines["mean"])
@@ -118,7 +125,9 @@ def _chart(job: TrainingJob, now: JobSnapshot, history: Sequence[EpochMetrics], 
 
 def _buttons(job: TrainingJob, now: JobSnapshot, over: bool) -> None:
     with st.container(horizontal=True):
-        if not now.finished:
+        if now.phase == WAITING:
+            st.button("Leave the queue", on_click=withdraw, args=[job], icon=":material/close:", key="leave")
+        elif not now.finished:
             if job.paused:
                 st.button("Go on", on_click=job.go_on, icon=":material/play_arrow:", key="go-on")
             else:
@@ -127,6 +136,13 @@ def _buttons(job: TrainingJob, now: JobSnapshot, over: bool) -> None:
             st.button(label, on_click=job.stop, icon=":material/stop:", key="stop", disabled=job.stopping)
         elif not over:
             st.button("Skip to the end", on_click=_skip, args=[job.id], icon=":material/skip_next:", key="skip")
+
+
+def withdraw(job: TrainingJob) -> None:
+    """Take a run out of the queue, and look at another."""
+    state.jobs().withdraw(job)
+    if state.in_url("run") == job.id:
+        state.choose("run", None)
 
 
 def _skip(job_id: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 
@@ -9,9 +10,12 @@ import streamlit as st
 
 import cfrec
 from app_pages._words import plain
+from cfrec.board import JobBoard
+from cfrec.checkpoints import Checkpoint, drop_oldest, unfinished_runs
 from cfrec.datasets import DATASETS, find_local
-from cfrec.jobs import JobBoard
 from cfrec.storage import model_folder, model_stamp
+
+logger = logging.getLogger(__name__)
 
 MODELS = Path(os.environ.get("CFREC_MODELS") or Path(__file__).parent.parent / "models")
 SHIPPED = "ml-100k"
@@ -31,8 +35,28 @@ def load_stored(name: str) -> cfrec.TrainedModel:
 
 @st.cache_resource
 def jobs() -> JobBoard:
-    """The runs, shared by all visitors."""
-    return JobBoard()
+    """The runs, shared by all visitors; made when the server starts, which is when what dead ones left is cleared away."""
+    drop_oldest(MODELS)
+    board = JobBoard()
+    board.close_at_exit()
+    return board
+
+
+@st.cache_resource(max_entries=4, show_spinner=False)
+def _load_unfinished(folder: str, stamp: object) -> cfrec.TrainedModel:  # noqa: ARG001  # the cache's key
+    return cfrec.load_model(folder)
+
+
+def unfinished() -> list[tuple[Checkpoint, cfrec.TrainedModel]]:
+    """The runs that a server left when it ended, the latest first; one whose checkpoint is damaged is dropped."""
+    found = []
+    for checkpoint in unfinished_runs(MODELS):
+        try:
+            found.append((checkpoint, _load_unfinished(str(checkpoint.folder), model_stamp(checkpoint.folder))))
+        except cfrec.CfrecError as error:
+            logger.warning("run %s cannot be resumed: %s", checkpoint.run, error)
+            checkpoint.drop()
+    return found
 
 
 def in_url(name: str) -> str | None:

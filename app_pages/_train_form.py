@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, fields
 from math import floor, log10
 from pathlib import PurePath
@@ -27,8 +27,9 @@ _CHOSEN_ELSEWHERE = ("recipe", "device")  # fields of TrainConfig with a widget 
 
 @dataclass(frozen=True)
 class Data:
-    """What can be trained on: its title, sizes, and how to get the ratings."""
+    """What can be trained on: what tells it from other data, its title, sizes, and how to get the ratings."""
 
+    key: Hashable
     title: str
     n_users: int
     n_movies: int
@@ -59,12 +60,28 @@ def _release(dataset: Dataset) -> Data:
     st.caption(f"{dataset.n_ratings:,} ratings by {dataset.n_users:,} people of {dataset.n_movies:,} films · {where}")
     if not local:
         st.caption(f"Licence: {dataset.licence}")
-    ratings = state.local_ratings(dataset.name)
+    return _data(dataset)
+
+
+def _data(dataset: Dataset) -> Data:
+    return Data(dataset.name, dataset.title, dataset.n_users, dataset.n_movies, dataset.n_ratings, loader(dataset.name))
+
+
+def data_of(trained: cfrec.TrainedModel, chosen: Data | None) -> Data | None:
+    """What a run learns from: a release, or else the file that is chosen, if it has the same name; None where it has not."""
+    if dataset := DATASETS.get(trained.source.name):
+        return _data(dataset)
+    return chosen if chosen and chosen.title == trained.source.title else None
+
+
+def loader(name: str) -> Load:
+    """What gives the ratings of a release: those that are read already, or else from the disk or a download."""
+    ratings = state.local_ratings(name)
 
     def load(on_progress: Callable[[int, int], None]) -> cfrec.Ratings:
-        return ratings or cfrec.load_dataset(dataset.name, on_progress=on_progress)
+        return ratings or cfrec.load_dataset(name, on_progress=on_progress)
 
-    return Data(dataset.title, dataset.n_users, dataset.n_movies, dataset.n_ratings, load)
+    return load
 
 
 def _own_data() -> Data | None:
@@ -72,7 +89,8 @@ def _own_data() -> Data | None:
         "A table of ratings, or a zip of one",
         type=["csv", "tsv", "txt", "dat", "data", "zip"],
         help="A row for each rating, with columns for person, film and stars, under any usual name and with any separator; titles, genres "
-        "and times are used if they are there. It stays in this server's memory, and nobody else sees it; the run is seen by everybody.",
+        "and times are used if they are there. It stays in this server's memory, and nobody else sees it; its name and the run are seen by "
+        "everybody. What a long run has learned is also kept on this server until the run is over.",
     )
     drop_bad = st.toggle(
         "Leave out bad rows", help="Else the first bad row is named, with its line and what is wrong with it.", key="drop_bad"
@@ -96,7 +114,7 @@ def _own_data() -> Data | None:
         reasons = "".join(f"; {rule}: {words.plural(count, 'row')}" for rule, count in report.reasons.items())
         repeated = f", {report.n_duplicates:,} repeated (the latest was kept)" if report.n_duplicates else ""
         st.caption(f"Of {words.plural(report.n_rows, 'row')} {report.n_used:,} are used, {report.n_dropped:,} left out{repeated}{reasons}.")
-    return Data(ratings.source.title, ratings.n_users, ratings.n_movies, len(ratings), lambda _: ratings)
+    return Data(st.session_state["_upload"][0], ratings.source.title, ratings.n_users, ratings.n_movies, len(ratings), lambda _: ratings)
 
 
 def choose_config() -> cfrec.TrainConfig:

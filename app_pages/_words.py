@@ -100,7 +100,10 @@ OUTCOMES = {
     "early_stopped": "stopped by itself: no longer getting better",
     "stopped": "stopped by hand",
     "diverged": "went astray",
+    "unfinished": "was cut short",
 }
+
+TURNS = ("it is next", "second in line", "third in line")  # of the runs that wait
 
 SETTINGS = {  # fields of TrainConfig; those not listed are shown by their own name
     "recipe": "Recipe",

@@ -9,7 +9,9 @@ from app_pages import _show as show
 from app_pages import _state as state
 from app_pages import _train_form as form
 from app_pages import _words as words
-from cfrec.jobs import TrainingJob, runs_table
+from cfrec.board import runs_table
+from cfrec.checkpoints import Checkpoint
+from cfrec.jobs import TrainingJob
 from cfrec.plots import loss_drawing, loss_points
 
 _SOON = 0.4  # seconds: what ends so soon is shown at once
@@ -29,15 +31,72 @@ RUN_COLUMNS = {
 }
 
 
-def start(data: form.Data, config: cfrec.TrainConfig) -> TrainingJob:
-    """Start a run and look at it; if one is under way already, look at that one."""
-    job = TrainingJob(data.load, config, data.title)
-    running = state.jobs().start(job)
-    running.wait(_SOON)
-    if running is not job:
-        st.toast("A run is already under way: you see that one.", icon=":material/group:")
-    state.choose("run", running.id)
-    return running
+def start(data: form.Data, config: cfrec.TrainConfig) -> TrainingJob | None:
+    """Start a run, or let it wait for its turn, and look at it; if the same is under way already, look at that one."""
+    return look_at(TrainingJob(data.load, config, data.title, data=data.key, models=state.MODELS))
+
+
+def look_at(job: TrainingJob) -> TrainingJob | None:
+    try:
+        taken = state.jobs().submit(job)
+    except cfrec.CfrecError as error:
+        st.toast(words.plain(str(error)), icon=":material/error:")
+        return None
+    taken.wait(_SOON)
+    if taken is not job:
+        st.toast("The same run is already under way: you see that one.", icon=":material/group:")
+    state.choose("run", taken.id)
+    return taken
+
+
+def resume(checkpoint: Checkpoint, unfinished: cfrec.TrainedModel, data: form.Data) -> None:
+    """Go on with a run that was cut short."""
+    try:
+        job = TrainingJob.resuming(checkpoint, unfinished, data.load, data.key)
+    except cfrec.CfrecError as error:
+        st.toast(words.plain(str(error)), icon=":material/error:")
+    else:
+        look_at(job)
+
+
+def show_unfinished(chosen: form.Data | None) -> list[str]:
+    """The runs that a server left when it ended, each with what can be done about it; returns their ids."""
+    unfinished = state.unfinished()
+    for checkpoint, trained in unfinished:
+        n, of, title = len(trained.history), trained.config.epochs, trained.source.title
+        data = form.data_of(trained, chosen)
+        with st.container(border=True):
+            st.markdown(
+                f"A run was cut short: **{words.plain(title)}**, recipe “{words.plain(trained.config.recipe)}”, "
+                f"after round {n} of {of}. What it had learned until then is kept."
+            )
+            if data is None:
+                st.caption(f"To go on with it, choose the same file, {words.plain(title)}, under “Ratings to learn from”.")
+            with st.container(horizontal=True):
+                st.button(
+                    f"Resume from round {n}",
+                    on_click=resume,
+                    args=[checkpoint, trained, data],
+                    icon=":material/resume:",
+                    disabled=data is None or state.jobs().is_full(),
+                    key=f"resume-{checkpoint.run}",
+                )
+                st.button("Discard it", on_click=checkpoint.drop, icon=":material/delete:", key=f"discard-{checkpoint.run}")
+    return [checkpoint.run for checkpoint, _ in unfinished]
+
+
+def show_queue() -> None:
+    """The runs that wait for their turn."""
+    waiting = state.jobs().waiting()
+    if not waiting:
+        return
+    st.subheader("Waiting for their turn", anchor=False)
+    for job, turn in zip(waiting, words.TURNS, strict=False):
+        with st.container(horizontal=True, vertical_alignment="center"):
+            st.markdown(f"**{words.plain(job.title)}**, recipe “{job.config.recipe}”: {turn}", width="content")
+            if state.in_url("run") != job.id:
+                st.button("Watch it", on_click=state.choose, args=["run", job.id], type="tertiary", key=f"watch-{job.id}")
+            st.button("Take it out", on_click=run_view.withdraw, args=[job], type="tertiary", key=f"withdraw-{job.id}")
 
 
 def choose_all() -> tuple[form.Data | None, cfrec.TrainConfig | None]:
@@ -63,17 +122,18 @@ def show_start(data: form.Data | None, config: cfrec.TrainConfig | None) -> Trai
             seconds = form.seconds_needed(config.to_dict(), data.n_users, data.n_movies, max(data.n_ratings * 4 // 5, 1))
         except cfrec.CfrecError as error:
             problem = str(error)
-    ready = seconds is not None and running is None
+    ready = seconds is not None and not state.jobs().is_full()
     icon = ":material/model_training:"
     clicked = st.button("Train", type="primary", icon=icon, disabled=not ready, key="train")
     started = None
     if clicked and ready and data and config:  # as they are now: a callback would have them as they were when the button was drawn
         started = start(data, config)
         state.in_url("run")  # so that the address leads back to it
-        if not started.snapshot.finished:
-            st.rerun()  # with the button disabled
+        if started and not started.snapshot.finished:
+            st.rerun()  # so that the whole page tells of it
     if running:
-        st.caption("A run is under way; the next can start when it is over.")
+        full = state.jobs().is_full()
+        st.caption(f"A run is under way, and {'as many wait as may' if full else 'yours would wait for its turn'}.")
         if state.in_url("run") != running.id:
             st.button("Watch it", on_click=state.choose, args=["run", running.id], key="watch")
     elif seconds is not None and data and config:
@@ -108,13 +168,14 @@ def show_run(job: TrainingJob, trained: cfrec.TrainedModel, data: form.Data | No
     run_view.show_run(job, before)
     now = job.snapshot
     if not now.finished:
-        st.caption("Everyone here sees this run, and can stop it. It goes on when this tab is closed; its address leads back to it.")
+        kept = f" It is kept on this server up to round {now.kept_epoch}, should the server stop." if now.kept_epoch else ""
+        st.caption(f"Everyone here sees this run, and can stop it. It goes on when this tab is closed; its address leads back to it.{kept}")
     elif now.error:
         st.error(f"The run did not finish. {words.plain(now.error)}", icon=":material/error:")
     elif now.result and now.result.trained.advice:
         st.warning(words.plain(now.result.trained.advice), icon=":material/lightbulb:")
         gentler = job.config.gentler()
-        if data and data.title == job.title:
+        if now.result.trained.outcome != "stopped" and data and data.title == job.title:
             st.button(f"Try again with a step size of {gentler.learning_rate:g}", on_click=start, args=[data, gentler], key="gentler")
 
 
@@ -132,6 +193,7 @@ def show_runs() -> None:
 st.title("Train it yourself", anchor=False)
 st.markdown("The network starts knowing nothing. Round by round it guesses ratings, sees how far it missed, and corrects its numbers.")
 top = st.container(horizontal=True, vertical_alignment="center")
+cut_short = st.container()
 form.wait_until_warm()
 model = state.model_in_use()
 board = state.jobs()
@@ -145,13 +207,16 @@ with right:
     data, config = choose_all()
 with top:
     job = show_start(data, config) or job
+with cut_short:
+    unfinished = show_unfinished(data)
 with left:
     if job:
         show_run(job, model, data)
         if job.snapshot.finished:
             result.show_result(job, model)
     else:
-        if wanted:
+        if wanted and wanted not in unfinished:
             st.info("The run of this address is no longer kept: only the latest are, until the server restarts.", icon=":material/history:")
         show_how_it_learned(model)
+show_queue()
 show_runs()

@@ -27,3 +27,7 @@ class ModelError(CfrecError):
 
 class NotFoundError(CfrecError):
     """A movie, user or title is not in the model."""
+
+
+class BusyError(CfrecError):
+    """There is no room for another run now."""

@@ -1,6 +1,6 @@
-"""Training in the background: one run at a time, seen by everyone who asks.
+"""Training in the background: a run goes on in a thread of its own, whoever looks at it.
 
-A run goes on in a thread of its own, whoever looks at it, and publishes what it knows as immutable snapshots.
+It publishes what it knows as immutable snapshots, keeps a checkpoint on disk while it is long, and ends by itself after a time limit.
 """
 
 from __future__ import annotations
@@ -8,14 +8,15 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
-from threading import Event, Lock, Thread
+from pathlib import Path
+from threading import Event, Lock, Thread, Timer
 
 import numpy as np
 import pandas as pd
 
+from cfrec.checkpoints import Checkpoint
 from cfrec.config import TrainConfig
 from cfrec.datasets import Progress
 from cfrec.errors import CfrecError
@@ -29,9 +30,9 @@ logger = logging.getLogger(__name__)
 
 Load = Callable[[Progress], Ratings]
 
-READING, TRAINING, DONE, FAILED = "reading", "training", "done", "failed"
-_KEPT_RUNS = 12
-_KEPT_BYTES = 500_000_000  # of weights, in all runs but the last
+WAITING, READING, TRAINING, DONE, FAILED = "waiting", "reading", "training", "done", "failed"
+LONGEST = 2 * 3600.0  # seconds that a run may take, pauses included
+CHECKPOINT_SECONDS = 5.0  # between two checkpoints, at least
 _KEPT_GUESSES = 5_000  # held-out ratings shown beside their guesses
 
 
@@ -49,11 +50,12 @@ class JobResult:
 class JobSnapshot:
     """What is known of a run at one moment."""
 
-    phase: str = READING  # then TRAINING, and DONE or FAILED
+    phase: str = WAITING  # then READING, TRAINING, and DONE or FAILED
     fetched: tuple[int, int] = (0, 0)  # bytes so far, bytes in all; (0, 0) where nothing is downloaded
     n_train: int = 0
     baselines: dict[str, float] = field(default_factory=dict)  # as evaluation.baseline_losses gives
     history: tuple[EpochMetrics, ...] = ()
+    kept_epoch: int = 0  # the last epoch that is on disk, to resume from
     training_since: float = 0.0  # time.time() of the first step
     error: str = ""
     result: JobResult | None = None
@@ -79,19 +81,48 @@ class TrainingJob:
     config : TrainConfig
     title : str
         What people call the data.
-    valid_fraction, split_seed
+    data : hashable, optional
+        What tells these ratings from others: runs of the same data and settings are the same. Where left out, each run is another.
+    split : (valid_fraction, seed)
         As in ``Ratings.split``.
+    models : path, optional
+        The folder of models, in which checkpoints are kept. Where left out, there are none.
+    longest : float
+        Seconds after which the run is stopped.
     """
 
-    def __init__(self, load: Load, config: TrainConfig, title: str, *, valid_fraction: float = 0.2, split_seed: int = 42) -> None:
+    def __init__(
+        self,
+        load: Load,
+        config: TrainConfig,
+        title: str,
+        *,
+        data: Hashable = None,
+        split: tuple[float, int] = (0.2, 42),
+        models: Path | None = None,
+        longest: float = LONGEST,
+    ) -> None:
         self.id = secrets.token_hex(4)
-        self.config, self.title = config, title
+        self.config, self.title, self.data = config, title, data
         self.created = time.time()
-        self._load, self._split = load, (valid_fraction, split_seed)
-        self._stop, self._pause = Event(), Event()
+        self.on_end: Callable[[], object] = lambda: None  # called when the run is over, in its thread
+        self._load, self._split, self._longest = load, split, longest
+        self._resume: TrainedModel | None = None
+        self._checkpoint = Checkpoint(models, self.id) if models else None
+        self._stop, self._pause, self._leave, self._late = Event(), Event(), Event(), Event()
         self._lock = Lock()
         self._snapshot = JobSnapshot()
         self._thread = Thread(target=self._run, name=f"cfrec-job-{self.id}", daemon=True)
+
+    @classmethod
+    def resuming(cls, checkpoint: Checkpoint, unfinished: TrainedModel, load: Load, data: Hashable = None) -> TrainingJob:
+        """The job that goes on with a run from its checkpoint, under the same id. Raises CfrecError where another does already."""
+        if not checkpoint.claim():
+            raise CfrecError("Someone else goes on with this run already. Reload the page to watch it.")
+        job = cls(load, unfinished.config, unfinished.source.title, data=data, split=unfinished.split or (0.2, 42))
+        job.id, job._resume, job._checkpoint = checkpoint.run, unfinished, checkpoint
+        job._snapshot = JobSnapshot(history=tuple(unfinished.history), kept_epoch=len(unfinished.history))
+        return job
 
     @property
     def snapshot(self) -> JobSnapshot:
@@ -107,6 +138,10 @@ class TrainingJob:
     def stopping(self) -> bool:
         """Whether it has been asked to stop."""
         return self._stop.is_set()
+
+    def is_like(self, other: TrainingJob) -> bool:
+        """Whether both learn from the same ratings with the same settings."""
+        return self.data is not None and (self.data, self.config, self._split) == (other.data, other.config, other._split)
 
     def start(self) -> None:
         """Begin; returns at once."""
@@ -124,9 +159,22 @@ class TrainingJob:
         """End the run soon; what was best so far is its result."""
         self._stop.set()
 
+    def leave(self) -> None:
+        """End the run soon, and keep its checkpoint so that it can be resumed: the process is about to end."""
+        self._leave.set()
+        self._stop.set()
+
+    def withdraw(self, why: str) -> None:
+        """Give up a run that was never started."""
+        self._publish(phase=FAILED, error=why)
+        self._load = _gone
+        if self._checkpoint:
+            self._checkpoint.release()
+
     def wait(self, seconds: float | None = None) -> JobSnapshot:
         """Wait for the end, at most so long; returns the snapshot of then."""
-        self._thread.join(seconds)
+        if self._thread.ident is not None:
+            self._thread.join(seconds)
         return self._snapshot
 
     def seconds_left(self) -> float | None:
@@ -143,6 +191,9 @@ class TrainingJob:
 
     def _run(self) -> None:
         logger.info("run %s: %s on %s", self.id, self.config.recipe, self.title)
+        limit = Timer(self._longest, self._end_late)
+        limit.daemon = True
+        limit.start()
         try:
             self._publish(phase=DONE, result=self._train())
             logger.info("run %s: done", self.id)
@@ -155,17 +206,46 @@ class TrainingJob:
         except Exception:  # a thread's last chance to say that it failed
             logger.exception("run %s", self.id)
             self._publish(phase=FAILED, error="Something in cfrec went wrong; the server's log says what. Try again with a preset.")
+        finally:
+            limit.cancel()
+            self._close_checkpoint()
+            self.on_end()
+
+    def _end_late(self) -> None:
+        self._late.set()
+        self.stop()
+
+    def _close_checkpoint(self) -> None:
+        """What a whole run leaves is its result; one that failed or was left behind can be resumed."""
+        if self._checkpoint and self._snapshot.phase == DONE:
+            self._checkpoint.drop()
+        elif self._checkpoint:
+            self._checkpoint.release()
 
     def _train(self) -> JobResult:
+        self._publish(phase=READING)
         try:
             ratings = self._load(self._report_fetched)
         finally:
-            del self._load  # it may hold a whole data set
+            self._load = _gone  # it may hold a whole data set
         if self.stopping:
             raise CfrecError("The run was stopped before training began: there is nothing to keep.")
         part, valid = ratings.split(*self._split)
         self._publish(phase=TRAINING, n_train=len(part), baselines=baseline_losses(part, valid), training_since=time.time())
-        trained = train(part, valid, self.config, on_epoch=self._add_epoch, stop=self._stop, pause=self._pause)
+        resume, self._resume = self._resume, None
+        trained = train(
+            part,
+            valid,
+            self.config,
+            on_epoch=self._add_epoch,
+            stop=self._stop,
+            pause=self._pause,
+            resume=resume,
+            on_checkpoint=self._keep if self._checkpoint else None,
+            checkpoint_seconds=CHECKPOINT_SECONDS,
+        )
+        if trained.outcome == "stopped" and self._late.is_set():
+            trained = replace(trained, advice=f"A run may take {self._longest / 60:,.0f} minutes here: this one was ended then.")
         predicted = trained.predict_rows(valid.user_idx, valid.movie_idx)
         groups = pd.DataFrame(calibration(predicted, valid.rating), columns=["predicted", "actual", "n_ratings"])
         first = valid.take(np.arange(min(len(valid), _KEPT_GUESSES)))  # the head of all guesses would keep their table in memory
@@ -179,73 +259,13 @@ class TrainingJob:
     def _add_epoch(self, metrics: EpochMetrics) -> None:
         self._publish(history=(*self._snapshot.history, metrics))
 
-
-def runs_table(jobs: Sequence[TrainingJob]) -> pd.DataFrame:
-    """Runs in the order given: run (its id), started (UTC), data, recipe, changed (settings), rmse (stars), best_epoch, epochs, device,
-    seconds, outcome.
-
-    What is not known yet is None; of a run that failed, outcome says so.
-    """
-    return pd.DataFrame([_run_row(job) for job in jobs])
+    def _keep(self, unfinished: TrainedModel) -> None:
+        leaving = self._leave.is_set()
+        if self._checkpoint and (leaving or not self.stopping) and self._checkpoint.keep(unfinished):
+            self._publish(kept_epoch=len(unfinished.history))
+        if leaving:
+            raise CfrecError("The server stopped. What was learned until then is kept: the run can be resumed.")
 
 
-def _run_row(job: TrainingJob) -> dict[str, object]:
-    now = job.snapshot
-    trained = now.result.trained if now.result else None
-    recipe = TrainConfig.preset(job.config.recipe).to_dict() if job.config.recipe in TrainConfig.preset_names() else {}
-    changed = {name: value for name, value in job.config.to_dict().items() if name != "device" and recipe.get(name, value) != value}
-    return {
-        "run": job.id,
-        "started": datetime.fromtimestamp(job.created, UTC),
-        "data": job.title,
-        "recipe": job.config.recipe,
-        "changed": ", ".join(f"{name} {value}" for name, value in changed.items()),
-        "rmse": trained.metrics["rmse"] if trained else None,
-        "best_epoch": trained.best_epoch if trained else None,
-        "epochs": len(now.history),
-        "device": trained.device if trained else None,
-        "seconds": trained.fit_seconds if trained else None,
-        "outcome": trained.outcome if trained else now.phase,
-    }
-
-
-class JobBoard:
-    """The runs of this process, the latest last: one is under way at most, and the latest finished ones are kept."""
-
-    def __init__(self) -> None:
-        self._lock = Lock()
-        self._jobs: dict[str, TrainingJob] = {}
-
-    def start(self, job: TrainingJob) -> TrainingJob:
-        """Start a job, unless one is under way: then that one is returned, and the other dropped."""
-        with self._lock:
-            if running := self.running():
-                return running
-            job.start()
-            self._forget_old()
-            self._jobs[job.id] = job
-            return job
-
-    def running(self) -> TrainingJob | None:
-        """The run that is under way."""
-        return next((job for job in list(self._jobs.values()) if not job.snapshot.finished), None)
-
-    def get(self, job_id: str) -> TrainingJob | None:
-        """The run of this id, if it is still kept."""
-        return self._jobs.get(job_id)
-
-    def all(self) -> list[TrainingJob]:
-        """The kept runs, the latest first."""
-        return list(self._jobs.values())[::-1]
-
-    def _forget_old(self) -> None:
-        """Make room for one more run."""
-        weights = {}
-        for job in self._jobs.values():
-            result = job.snapshot.result
-            weights[job.id] = 4 * result.trained.n_parameters if result else 0
-        for job_id in list(self._jobs):
-            if len(self._jobs) < _KEPT_RUNS and sum(weights.values()) <= _KEPT_BYTES:
-                break
-            del self._jobs[job_id]
-            del weights[job_id]
+def _gone(_: Progress) -> Ratings:
+    raise CfrecError("This run is over. Start another one.")

@@ -57,7 +57,8 @@ class TrainedModel:
     user_ids, movies
         As in Ratings; rows match the arrays.
     outcome : str
-        ``completed``, ``early_stopped``, ``stopped`` or ``diverged``; ``advice`` says in words what to do about the last.
+        ``completed``, ``early_stopped``, ``stopped``, ``diverged``, or ``unfinished`` (a checkpoint);
+        ``advice`` says in words what to do after a run that diverged or learned nothing.
     fit_seconds : float
         The fit alone: data in memory to best weights.
     fingerprint : int

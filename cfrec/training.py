@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,10 +21,13 @@ from cfrec.fitting import OnEpoch, Run
 from cfrec.likeness import learn_likeness
 from cfrec.metrics import prediction_errors
 from cfrec.ratings import Ratings, ReadReport, Source
-from cfrec.trained import TrainedModel
+from cfrec.trained import EpochMetrics, TrainedModel
 
 logger = logging.getLogger(__name__)
 
+OnCheckpoint = Callable[[TrainedModel], object]
+
+_SHARE = 20  # the time between two checkpoints is at least so many times what one takes
 _LIKENESS = 2.5e-6  # seconds a rating, about, to learn likeness
 _TIMED_STEPS, _TIMED_RATINGS = 20, 200_000  # what an estimate of the time is made from
 
@@ -37,6 +41,8 @@ def train(
     stop: Event | None = None,
     pause: Event | None = None,
     resume: TrainedModel | None = None,
+    on_checkpoint: OnCheckpoint | None = None,
+    checkpoint_seconds: float = 5.0,
 ) -> TrainedModel:
     """Train an EmbeddingNet and keep the weights of its best epoch on ``valid``.
 
@@ -52,6 +58,9 @@ def train(
         Heeded before each batch. A stopped run returns the best so far, the unfinished epoch included.
     resume : TrainedModel, optional
         A run with a ``state``, from the same ratings, to go on with; only epochs, patience and device may differ.
+    on_checkpoint : callable, optional
+        Called after an epoch with the run as it stands, to ``resume`` from: once ``checkpoint_seconds`` have gone by, and twenty times
+        as long as the last call took; and when the run is stopped. Not for ``gibbs``, which cannot be resumed.
 
     Returns
     -------
@@ -74,11 +83,45 @@ def train(
     run = make_run(train, valid)
     if resume:
         run.restore(resume)
-    outcome, advice = run.fit(on_epoch or (lambda _: None), stop or Event(), pause or Event())
+    checkpoints = _Checkpoints(run, on_checkpoint or _ignore, checkpoint_seconds if on_checkpoint else math.inf)
+
+    def after_epoch(metrics: EpochMetrics) -> None:
+        (on_epoch or _ignore)(metrics)
+        checkpoints.after_epoch()
+
+    outcome, advice = run.fit(after_epoch, stop or Event(), pause or Event())
     trained = _trained_model(run, outcome, advice, time.perf_counter() - started)
+    if outcome == "stopped" and on_checkpoint:
+        checkpoints.hand_over()
     likeness = learn_likeness(train, config.n_likeness, seed=config.seed) if config.n_likeness else None
     errors = prediction_errors(trained.predict_rows(valid.user_idx, valid.movie_idx), valid.rating)
     return replace(trained, metrics=errors, movie_likeness=likeness)
+
+
+class _Checkpoints:
+    """Hands over a run as it stands, every so many seconds; less often where that takes long."""
+
+    def __init__(self, run: Run, keep: OnCheckpoint, seconds: float) -> None:
+        self.run, self.keep, self.seconds = run, keep, seconds
+        self.began = time.monotonic()
+        self.due = self.began + seconds
+
+    def after_epoch(self) -> None:
+        if time.monotonic() >= self.due:
+            self.hand_over()
+
+    def hand_over(self) -> None:
+        if self.run.state is None or not self.run.history:
+            return
+        now, valid = time.monotonic(), self.run.valid_ratings
+        trained = _trained_model(self.run, "unfinished", "", now - self.began)
+        self.keep(replace(trained, metrics=prediction_errors(trained.predict_rows(valid.user_idx, valid.movie_idx), valid.rating)))
+        took = time.monotonic() - now
+        self.due = time.monotonic() + max(self.seconds, _SHARE * took)
+
+
+def _ignore(_: object) -> None:
+    """What is called where nobody wants to know."""
 
 
 def prepare() -> None:
@@ -127,7 +170,7 @@ def _trained_model(run: Run, outcome: str, advice: str, fit_seconds: float) -> T
         movies=train.movies,
         source=train.source,
         config=run.config,
-        history=run.history,
+        history=list(run.history),
         metrics={},
         best_epoch=run.best_epoch,
         outcome=outcome,

@@ -10,7 +10,10 @@ import cfrec
 from app_pages import _run_view as run_view
 from app_pages import _state as state
 from app_pages import _words as words
-from cfrec.jobs import JobBoard, TrainingJob
+from cfrec.board import JobBoard
+from cfrec.checkpoints import Checkpoint
+from cfrec.jobs import TrainingJob
+from cfrec.ratings import Source
 from cfrec.warm import is_warm, warm_up
 
 
@@ -58,7 +61,7 @@ def run_to_the_end(app):
 def recorded(monkeypatch):
     """Runs that would have been started."""
     jobs = []
-    monkeypatch.setattr(JobBoard, "start", lambda self, job: jobs.append(job) or job)
+    monkeypatch.setattr(JobBoard, "submit", lambda self, job: jobs.append(job) or job)
     monkeypatch.setattr(TrainingJob, "wait", lambda self, seconds=None: self.snapshot)
     return jobs
 
@@ -241,9 +244,9 @@ def waiting(blocks):
 def test_a_second_visitor_watches_the_run_that_is_under_way(open_page, waiting, no_data):
     app = open_page("train")
     job, go = waiting
-    state.jobs().start(job)
+    state.jobs().submit(job)
     app.run()
-    assert button(app, "Train").disabled
+    assert says(app, "A run is under way, and yours would wait for its turn.")
     assert app.session_state["_run"] == job.id
     assert app.get("progress")[0].proto.text == "**Somebody's ratings** · Downloading · 1.0 MB of 4.0 MB"
     go.set()
@@ -251,11 +254,94 @@ def test_a_second_visitor_watches_the_run_that_is_under_way(open_page, waiting, 
     assert says(app, "**Done after 8 rounds.**")
 
 
+def test_runs_wait_for_their_turn_and_all_see_the_queue(open_page, waiting, blocks, table, no_data):
+    job, go = waiting
+    app = upload(open_page("train", {"data": "A file of your own", "recipe": "Quick", "epochs_quick": "3"}), table)
+    state.jobs().submit(job)
+    button(app, "Train").click().run()
+    [mine] = state.jobs().waiting()
+    assert app.session_state["_run"] == mine.id
+    assert app.get("progress")[0].proto.text == "**mine\\.csv** · waits for its turn: it is next"
+    other = open_page_of_another_visitor()
+    assert says(other, "**mine.csv**, recipe “quick”: it is next")
+    for _ in range(2):
+        state.jobs().submit(TrainingJob(lambda _: blocks, mine.config, "Others"))
+    other.run()
+    assert button(other, "Train").disabled
+    assert says(other, "A run is under way, and as many wait as may.")
+    assert says(other, "**Others**, recipe “quick”: third in line")
+    other.button(key=f"withdraw-{state.jobs().waiting()[2].id}").click().run()
+    assert len(state.jobs().waiting()) == 2
+    button(app, "Leave the queue").click().run()
+    assert mine.snapshot.error == "It was taken out of the queue."
+    assert app.session_state["_run"] == job.id  # what is under way is looked at instead
+    go.set()
+
+
+def open_page_of_another_visitor():
+    app = AppTest.from_file("../../streamlit_app.py", default_timeout=60)
+    app.switch_page("app_pages/train.py")
+    return app.run()
+
+
+@pytest.fixture
+def cut_short(blocks, models):
+    """A run of a file of one's own whose server ended after a few rounds; its id."""
+    config = cfrec.TrainConfig.preset("quick", n_factors=4, epochs=8, batch_size=64, device="cpu")
+    stop, kept = Event(), []
+
+    def stop_after_three(metrics):
+        if metrics.epoch == 3:
+            stop.set()
+
+    own = replace(blocks, source=Source("own:mine", "mine.csv"))
+    cfrec.train(*own.split(), config, on_epoch=stop_after_three, stop=stop, on_checkpoint=kept.append)
+    checkpoint = Checkpoint(models, "ab12cd34")
+    assert checkpoint.keep(kept[0])
+    checkpoint.release()
+    return checkpoint
+
+
+def test_a_run_that_was_cut_short_is_resumed_with_the_same_file(open_page, cut_short, table, no_data):
+    app = open_page("train", {"data": "A file of your own", "run": cut_short.run})
+    assert says(app, "A run was cut short: **mine.csv**, recipe “quick”, after round 3 of 8.")
+    assert says(app, "To go on with it, choose the same file, mine.csv")
+    assert not says(app, "no longer kept")
+    assert button(app, "Resume from round 3").disabled
+    upload(app, table)
+    button(app, "Resume from round 3").click().run()
+    job = run_to_the_end(app)
+    assert job.id == cut_short.run
+    assert [m.epoch for m in job.snapshot.history] == list(range(1, 9))
+    assert says(app, "**Done after 8 rounds.**")
+    assert not says(app, "cut short")
+
+
+def test_a_run_that_was_cut_short_is_not_resumed_with_another_file_of_its_name(open_page, cut_short, table, no_data):
+    app = upload(open_page("train", {"data": "A file of your own"}), table.replace(",5\n", ",4\n"))
+    button(app, "Resume from round 3").click().run()
+    assert "trained on other ratings" in run_to_the_end(app).snapshot.error
+    assert says(app, "A run was cut short")  # so that the right file can still be chosen
+
+
+def test_a_run_that_was_cut_short_can_be_discarded(open_page, cut_short, no_data):
+    app = open_page("train")
+    button(app, "Discard it").click().run()
+    assert not says(app, "cut short")
+    assert not cut_short.folder.exists()
+
+
+def test_a_damaged_checkpoint_is_dropped(open_page, cut_short, no_data, caplog):
+    (cut_short.folder / "users.csv").write_text("x")
+    assert not says(open_page("train"), "cut short")
+    assert "run ab12cd34 cannot be resumed" in caplog.text
+
+
 def test_an_address_leads_back_to_its_run(open_page, waiting, no_data):
     open_page("train")
     job, go = waiting
     go.set()
-    state.jobs().start(job).wait(30)
+    state.jobs().submit(job).wait(30)
     app = open_page("train", {"run": job.id}, {"_skipped": {job.id}})
     assert says(app, "**Done after 8 rounds.**")
 
@@ -263,7 +349,7 @@ def test_an_address_leads_back_to_its_run(open_page, waiting, no_data):
 def test_stopping_while_the_data_comes_leaves_nothing_but_a_reason(open_page, waiting, no_data):
     app = open_page("train")
     job, go = waiting
-    state.jobs().start(job)
+    state.jobs().submit(job)
     app.run()
     button(app, "Stop").click().run()
     go.set()
@@ -276,9 +362,9 @@ def test_pause_and_go_on(open_page, waiting, no_data):
     app = open_page("train")
     job, go = waiting
     job.pause()
-    state.jobs().start(job)
+    state.jobs().submit(job)
     go.set()
-    while job.snapshot.phase == "reading":
+    while job.snapshot.phase in ("waiting", "reading"):
         job.wait(0.02)
     app.run()
     assert "paused" in app.get("progress")[0].proto.text
@@ -298,7 +384,7 @@ def test_a_run_that_fails_says_why(open_page, no_data):
         raise cfrec.CfrecError("The disk is full. Free some space.")
 
     app = open_page("train")
-    state.jobs().start(TrainingJob(load, cfrec.TrainConfig(), "x")).wait(30)
+    state.jobs().submit(TrainingJob(load, cfrec.TrainConfig(), "x")).wait(30)
     app.session_state["_run"] = state.jobs().all()[0].id
     app.run()
     assert says(app, "The run did not finish. The disk is full. Free some space.")
@@ -332,7 +418,7 @@ def test_the_step_size_is_shown_on_demand(open_page, waiting, no_data):
     app = open_page("train")
     job, go = waiting
     go.set()
-    state.jobs().start(job).wait(30)
+    state.jobs().submit(job).wait(30)
     app.session_state["_run"] = job.id
     run_to_the_end(app)
     before = len(app.get("vega_lite_chart") or app.get("arrow_vega_lite_chart"))
@@ -398,9 +484,9 @@ def test_another_run_can_be_watched_from_the_address_of_an_old_one(open_page, wa
     app = open_page("train", {"run": "0000abcd"})
     job, go = waiting
     finished = TrainingJob(lambda _: None, cfrec.TrainConfig(), "x")
-    state.jobs().start(finished).wait(30)
+    state.jobs().submit(finished).wait(30)
     app.session_state["_run"] = finished.id
-    state.jobs().start(job)
+    state.jobs().submit(job)
     app.run()
     button(app, "Watch it").click().run()
     assert app.session_state["_run"] == job.id

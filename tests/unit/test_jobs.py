@@ -3,10 +3,7 @@ import logging
 import threading
 import time
 import weakref
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
 from dataclasses import FrozenInstanceError, replace
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -14,10 +11,11 @@ import pyarrow as pa
 import pytest
 
 import cfrec
-from cfrec import datasets, jobs
+from cfrec import datasets, jobs, training
+from cfrec.checkpoints import unfinished_runs
 from cfrec.errors import DataError
 from cfrec.evaluation import guesses
-from cfrec.jobs import DONE, FAILED, READING, TRAINING, JobBoard, JobResult, JobSnapshot, TrainingJob
+from cfrec.jobs import DONE, FAILED, READING, TRAINING, WAITING, JobSnapshot, TrainingJob
 from cfrec.trained import EpochMetrics
 
 WEIGHTS = ("user_factors", "user_bias", "movie_factors", "movie_bias")
@@ -39,17 +37,6 @@ class WatchedJob(TrainingJob):
         super()._add_epoch(metrics)
         if action := self.at.get(metrics.epoch):
             action(self)
-
-
-class InstantJob(TrainingJob):
-    """Is done as soon as it starts, with a model of so many numbers."""
-
-    def __init__(self, n_parameters=1_000):
-        super().__init__(None, cfrec.TrainConfig(), "Nothing")
-        self.n_parameters = n_parameters
-
-    def start(self):
-        self._snapshot = JobSnapshot(DONE, result=JobResult(SimpleNamespace(n_parameters=self.n_parameters), None, {}, None))
 
 
 @pytest.fixture
@@ -103,13 +90,13 @@ def epoch(number, *, valid_loss=1.0, seconds=1.0):
 
 
 def test_a_run_publishes_each_step_once_and_in_order(done, blocks):
-    assert [s.phase for s in done.seen] == [READING] * 3 + [TRAINING] * 13 + [DONE]
-    assert [s.fetched for s in done.seen[:4]] == [(0, 0), (3, 10), (10, 10), (10, 10)]
-    assert [[m.epoch for m in s.history] for s in done.seen[3:]] == [list(range(1, n + 1)) for n in [*range(13), 12]]
-    assert [s.finished for s in done.seen] == [False] * 16 + [True]
-    assert {s.n_train for s in done.seen[:3]} == {0}
-    assert {s.n_train for s in done.seen[3:]} == {len(blocks) - 395}
-    assert all(done.created <= s.training_since <= time.time() for s in done.seen[3:])
+    assert [s.phase for s in done.seen] == [WAITING] + [READING] * 3 + [TRAINING] * 13 + [DONE]
+    assert [s.fetched for s in done.seen[1:5]] == [(0, 0), (3, 10), (10, 10), (10, 10)]
+    assert [[m.epoch for m in s.history] for s in done.seen[4:]] == [list(range(1, n + 1)) for n in [*range(13), 12]]
+    assert [s.finished for s in done.seen] == [False] * 17 + [True]
+    assert {s.n_train for s in done.seen[:4]} == {0}
+    assert {s.n_train for s in done.seen[4:]} == {len(blocks) - 395}
+    assert all(done.created <= s.training_since <= time.time() for s in done.seen[4:])
     assert {s.result for s in done.seen[:-1]} == {None}
     assert {s.error for s in done.seen} == {""}
 
@@ -119,9 +106,9 @@ def test_the_baselines_are_there_from_the_first_step(done, blocks):
     stars = pd.Series(part.rating.astype(float))
     movie_means = stars.groupby(part.movie_idx).mean()[valid.movie_idx].to_numpy()
     wanted = {"mean": np.mean((stars.mean() - valid.rating) ** 2), "movie_mean": np.mean((movie_means - valid.rating) ** 2)}
-    assert done.seen[3].baselines == pytest.approx(wanted)
-    assert done.snapshot.baselines == done.seen[3].baselines
-    assert done.seen[2].baselines == {}
+    assert done.seen[4].baselines == pytest.approx(wanted)
+    assert done.snapshot.baselines == done.seen[4].baselines
+    assert done.seen[3].baselines == {}
 
 
 def test_the_result_is_that_of_plain_training_bit_for_bit(done, trained, blocks, block_config):
@@ -137,7 +124,7 @@ def test_the_result_is_that_of_plain_training_bit_for_bit(done, trained, blocks,
 
 
 def test_the_split_is_the_one_asked_for(blocks, short):
-    snapshot = finish(TrainingJob(lambda _: blocks, short, "Blocks", valid_fraction=0.5, split_seed=7))
+    snapshot = finish(TrainingJob(lambda _: blocks, short, "Blocks", split=(0.5, 7)))
     assert same_weights(snapshot.result.trained, cfrec.train(*blocks.split(0.5, 7), short))
     assert snapshot.result.trained.split == (0.5, 7)
 
@@ -334,7 +321,7 @@ def test_what_is_finished_is_not_paused(done):
 
 
 def test_a_snapshot_stays_as_it_was(done):
-    early = done.seen[5]
+    early = done.seen[6]
     assert [m.epoch for m in early.history] == [1, 2]  # though ten more epochs followed
     for change in ({"phase": DONE}, {"history": ()}, {"result": None}):
         with pytest.raises(FrozenInstanceError):
@@ -362,159 +349,86 @@ def test_the_time_left_by_hand(block_config):
     assert job.seconds_left() is None
 
 
-class SlowBoard(JobBoard):
-    """Takes its time between looking for a run and starting one: what a race needs."""
-
-    def running(self):
-        found = super().running()
-        time.sleep(0.001)
-        return found
+@pytest.fixture
+def often(monkeypatch):
+    """A checkpoint after every epoch."""
+    monkeypatch.setattr(jobs, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(training, "_SHARE", 0)
 
 
-def start_at_once(board, n, load, config):
-    """n jobs started from n threads in the same moment: pairs of the job brought and the job got."""
-    barrier = threading.Barrier(n)
-
-    def start(_):
-        job = TrainingJob(load, config, "Blocks")
-        barrier.wait(SOON)
-        return job, board.start(job)
-
-    with ThreadPoolExecutor(n) as pool:
-        return list(pool.map(start, range(n)))
+def leave_after(n):
+    return {n: TrainingJob.leave}
 
 
-def test_of_a_hundred_who_start_at_once_one_runs_and_all_get_it(blocks, short, gate):
-    board, reads = SlowBoard(), []
+def test_a_run_that_is_left_goes_on_under_its_id_to_the_same_bits(blocks, block_config, trained, tmp_path, often):
+    left = WatchedJob(lambda _: blocks, block_config, "Blocks", models=tmp_path, at=leave_after(5))
+    assert finish(left).error == "The server stopped. What was learned until then is kept: the run can be resumed."
+    [checkpoint] = unfinished_runs(tmp_path)
+    assert checkpoint.run == left.id
+    unfinished = cfrec.load_model(checkpoint.folder)
+    assert ([m.epoch for m in unfinished.history], unfinished.outcome) == ([1, 2, 3, 4, 5], "unfinished")
+    assert unfinished.metrics["mse"] == pytest.approx(min(m.valid_loss for m in unfinished.history), rel=1e-4)
+    resumed = TrainingJob.resuming(checkpoint, unfinished, lambda _: blocks)
+    assert resumed.id == left.id
+    assert [m.epoch for m in resumed.snapshot.history] == [1, 2, 3, 4, 5]
+    assert finish(resumed).phase == DONE
+    assert [m.epoch for m in resumed.snapshot.history] == list(range(1, 13))
+    assert same_weights(resumed.snapshot.result.trained, trained)
+    assert unfinished_runs(tmp_path) == []
+    assert [p.name for p in (tmp_path / ".unfinished").iterdir()] == [".cfrec.lock"]
 
-    def load(_):
-        reads.append(1)
-        gate.wait(SOON)
-        return blocks
 
-    pairs = start_at_once(board, 100, load, short)
-    running = board.running()
-    assert {got for _, got in pairs} == {running}
-    assert [brought for brought, _ in pairs if brought._thread.ident is not None] == [running]
-    assert board.all() == [running]
+def test_a_run_is_resumed_once(blocks, block_config, tmp_path, often, gate):
+    finish(WatchedJob(lambda _: blocks, block_config, "Blocks", models=tmp_path, at=leave_after(2)))
+    [first], [second] = unfinished_runs(tmp_path), unfinished_runs(tmp_path)
+    unfinished = cfrec.load_model(first.folder)
+    job = TrainingJob.resuming(first, unfinished, lambda _: gate.wait(SOON) and blocks)
+    assert unfinished_runs(tmp_path) == []  # nobody is offered what someone goes on with
+    with pytest.raises(cfrec.CfrecError, match="Someone else goes on with this run already"):
+        TrainingJob.resuming(second, unfinished, lambda _: blocks)
     gate.set()
-    assert running.wait(SOON).phase == DONE
-    assert len(reads) == 1
+    assert finish(job).phase == DONE
 
 
-def test_without_its_lock_the_board_would_start_several(block_config, gate):
-    """Negative control of the test above: here all have looked before the first one starts."""
-    all_have_looked = threading.Barrier(20)
-
-    class OpenBoard(JobBoard):
-        def running(self):
-            found = super().running()
-            all_have_looked.wait(SOON)
-            return found
-
-    board = OpenBoard()
-    board._lock = nullcontext()
-
-    def load(_):
-        gate.wait(SOON)
-        raise DataError("enough")
-
-    pairs = start_at_once(board, 20, load, block_config)
-    assert len({got for _, got in pairs}) == 20
-    gate.set()
-    for _, got in pairs:
-        got.wait(SOON)
+def test_a_run_resumed_with_other_ratings_fails_in_words_and_can_be_resumed_again(blocks, block_config, trained, tmp_path, often):
+    finish(WatchedJob(lambda _: blocks, block_config, "Blocks", models=tmp_path, at=leave_after(2)))
+    [checkpoint] = unfinished_runs(tmp_path)
+    unfinished = cfrec.load_model(checkpoint.folder)
+    others = blocks.take(np.arange(len(blocks))[::-1])
+    assert "trained on other ratings" in finish(TrainingJob.resuming(checkpoint, unfinished, lambda _: others)).error
+    [checkpoint] = unfinished_runs(tmp_path)
+    again = TrainingJob.resuming(checkpoint, unfinished, lambda _: blocks)
+    assert same_weights(finish(again).result.trained, trained)
 
 
-def test_the_next_run_starts_when_the_last_is_done(blocks, short, gate):
-    board = JobBoard()
-    first, second = (TrainingJob(lambda _: gate.wait(SOON) and blocks, short, "Blocks") for _ in range(2))
-    assert board.running() is None
-    assert board.start(first) is board.start(second) is board.running() is first
-    assert board.get(second.id) is None
-    gate.set()
-    first.wait(SOON)
-    assert board.running() is None
-    assert board.start(second) is second
-    assert second.wait(SOON).phase == DONE
-    assert board.all() == [second, first]
-    assert (board.get(first.id), board.get(second.id), board.get("nothing")) == (first, second, None)
+def test_a_run_that_ends_leaves_no_checkpoint(blocks, block_config, tmp_path, often):
+    job = WatchedJob(lambda _: blocks, block_config, "Blocks", models=tmp_path)
+    assert finish(job).kept_epoch == 12
+    assert [s.kept_epoch for s in job.seen[-2:]] == [12, 12]
+    stopped = WatchedJob(lambda _: blocks, block_config, "Blocks", models=tmp_path, at={3: TrainingJob.stop})
+    assert finish(stopped).result.trained.outcome == "stopped"
+    assert [p.name for p in (tmp_path / ".unfinished").iterdir()] == [".cfrec.lock"]
 
 
-def test_a_failed_run_makes_way_as_well(blocks, block_config):
-    board = JobBoard()
-    failed = board.start(TrainingJob(lambda _: 1 / 0, block_config, "Blocks"))
-    assert failed.wait(SOON).phase == FAILED
-    assert board.running() is None
-    assert board.start(InstantJob()) is not failed
+def test_short_runs_write_nothing(blocks, block_config, tmp_path):
+    assert finish(TrainingJob(lambda _: blocks, block_config, "Blocks", models=tmp_path)).kept_epoch == 0
+    assert list(tmp_path.rglob("*")) == []
 
 
-def test_a_run_whose_thread_cannot_start_blocks_nobody():
-    """It stood on the board as the run under way for ever."""
-
-    class Unstartable(TrainingJob):
-        def start(self):
-            raise RuntimeError("can't start new thread")
-
-    board, old, following = JobBoard(), InstantJob(), InstantJob()
-    board.start(old)
-    with pytest.raises(RuntimeError, match="new thread"):
-        board.start(Unstartable(None, cfrec.TrainConfig(), "Nothing"))
-    assert board.running() is None
-    assert board.all() == [old]
-    assert board.start(following) is following
+def test_a_checkpoint_that_cannot_be_written_does_not_end_the_run(blocks, block_config, tmp_path, often, caplog):
+    (tmp_path / ".unfinished").write_text("a file where a folder should be")
+    snapshot = finish(TrainingJob(lambda _: blocks, block_config, "Blocks", models=tmp_path))
+    assert (snapshot.phase, snapshot.kept_epoch) == (DONE, 0)
+    assert "no checkpoint" in caplog.text
 
 
-def test_the_latest_twelve_runs_are_kept():
-    board, runs = JobBoard(), [InstantJob() for _ in range(15)]
-    for n, run in enumerate(runs, 1):
-        board.start(run)
-        assert board.all() == runs[max(0, n - 12) : n][::-1]
-    assert board.get(runs[2].id) is None
-    assert board.get(runs[3].id) is runs[3]
+def test_a_run_ends_at_its_time_limit_with_the_best_so_far(blocks, block_config):
+    job = TrainingJob(lambda _: blocks, replace(block_config, epochs=1_000), "Blocks", longest=0.2)
+    job.pause()  # a pause does not stop the clock
+    trained = finish(job).result.trained
+    assert (trained.outcome, trained.advice) == ("stopped", "A run may take 0 minutes here: this one was ended then.")
 
 
-@pytest.mark.parametrize(
-    ("megabytes", "kept"),
-    [
-        ([200, 200, 200, 200], [1, 2, 3]),  # before the last 400 MB; one more would make 600
-        ([250, 250, 250], [0, 1, 2]),  # 500 MB are just allowed
-        ([251, 250, 250], [1, 2]),
-        ([10, 900], [0, 1]),  # the newest is never dropped, however large
-        ([10, 900, 1], [2]),
-        ([900, 10, 20], [1, 2]),
-        ([40] * 12, list(range(12))),  # negative control: many small ones
-    ],
-)
-def test_kept_runs_are_bounded_in_bytes(megabytes, kept):
-    board, runs = JobBoard(), [InstantJob(mb * 1_000_000 // 4) for mb in megabytes]
-    for run in runs:
-        assert board.start(run) is run
-        assert board.all()[0] is run
-    assert board.all()[::-1] == [runs[k] for k in kept]
-
-
-def test_failed_runs_weigh_nothing(blocks, block_config):
-    board, failed = JobBoard(), [TrainingJob(lambda _: 1 / 0, block_config, "Blocks") for _ in range(3)]
-    for job in failed:
-        board.start(job).wait(SOON)
-    last = board.start(InstantJob())
-    assert board.all() == [last, *failed[::-1]]
-
-
-def test_the_table_of_runs(done, blocks, short):
-    waiting = TrainingJob(lambda _: blocks, replace(short, seed=7), "Others")
-    table = jobs.runs_table([waiting, done])
-    trained = done.snapshot.result.trained
-    assert table["run"].tolist() == [waiting.id, done.id]
-    assert table["data"].tolist() == ["Others", "Blocks"]
-    assert table["recipe"].tolist() == ["quick", "quick"]
-    assert table.loc[0, "changed"] == "n_factors 4, n_likeness 0, epochs 1, batch_size 64, seed 7"
-    assert table.loc[1, ["rmse", "best_epoch", "epochs", "outcome"]].tolist() == [
-        trained.metrics["rmse"],
-        trained.best_epoch,
-        12,
-        "completed",
-    ]
-    assert table.loc[0, ["best_epoch", "device", "seconds"]].isna().all()
-    assert table.loc[0, "outcome"] == READING
+def test_a_run_that_is_stopped_in_time_has_no_such_advice(blocks, block_config):
+    stopped = WatchedJob(lambda _: blocks, block_config, "Blocks", at={3: TrainingJob.stop})
+    assert finish(stopped).result.trained.advice == ""

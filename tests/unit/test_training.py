@@ -377,3 +377,36 @@ def test_no_estimate_for_what_cannot_run(block_config, monkeypatch):
     monkeypatch.setattr("cfrec.config.TrainConfig.check_memory", lambda _, *sizes: wanted.append(sizes))
     estimate_seconds(block_config, 90, 36, 1_000)
     assert wanted == [(90, 36, 1_000)]
+
+
+def test_checkpoints_come_no_sooner_than_asked_for_and_at_a_stop(blocks, block_config):
+    kept = []
+    cfrec.train(*blocks.split(), block_config, on_checkpoint=kept.append, checkpoint_seconds=60)
+    assert kept == []
+    stop = threading.Event()
+    cfrec.train(
+        *blocks.split(),
+        block_config,
+        on_checkpoint=kept.append,
+        checkpoint_seconds=60,
+        stop=stop,
+        on_epoch=lambda m: m.epoch == 4 and stop.set(),
+    )
+    assert [[m.epoch for m in checkpoint.history] for checkpoint in kept] == [[1, 2, 3, 4]]
+
+
+def test_a_slow_checkpoint_is_taken_less_often(blocks, block_config):
+    """Each takes as long as many epochs: hardly any time may go into them."""
+    kept = []
+
+    def keep(checkpoint):
+        kept.append(checkpoint)
+        time.sleep(0.2)
+
+    cfrec.train(*blocks.split(), block_config, on_checkpoint=keep, checkpoint_seconds=0)
+    assert len(kept) == 1
+
+
+def test_taking_checkpoints_changes_nothing(blocks, block_config, trained):
+    watched = cfrec.train(*blocks.split(), block_config, on_checkpoint=lambda _: None, checkpoint_seconds=0)
+    assert watched.movie_factors.tolist() == trained.movie_factors.tolist()
