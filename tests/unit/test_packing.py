@@ -1,5 +1,4 @@
 import io
-import json
 import struct
 import tracemalloc
 import zipfile
@@ -8,10 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cfrec import encoding, packing
+from cfrec import packing
 from cfrec.encoding import encode
 from cfrec.errors import ModelError
 from cfrec.packing import pack_model, unpack_model
+from tests.forgery import forged, zipped
 
 NEXT_STEP = r"\. Choose a zip that was downloaded from cfrec\.$"
 
@@ -24,22 +24,6 @@ def files(trained):
 @pytest.fixture(scope="module")
 def packed(trained):
     return pack_model(trained)
-
-
-def zipped(files, folder="", method=zipfile.ZIP_DEFLATED):
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", method) as archive:
-        for name, data in files.items():
-            archive.writestr(folder + name, data)
-    return buffer.getvalue()
-
-
-def forged(files, change):
-    """The files with a changed manifest that vouches for itself."""
-    manifest = json.loads(files["manifest.json"])
-    change(manifest)
-    manifest["sha256"] = encoding._manifest_hash(manifest)
-    return files | {"manifest.json": json.dumps(manifest).encode()}
 
 
 def with_entries(data, at, value):
@@ -95,9 +79,47 @@ def test_what_a_mac_adds_is_passed_over(trained, files):
     assert_same(unpack_model(zipped(mac)), trained)
 
 
-@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
-def test_the_ways_in_which_others_pack_are_read(trained, files, method):
-    assert_same(unpack_model(zipped(files, method=method)), trained)
+def test_files_that_are_not_compressed_are_read(trained, files):
+    assert_same(unpack_model(zipped(files, method=zipfile.ZIP_STORED)), trained)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_bomb_packed_so_that_it_unpacks_at_one_blow_is_refused(files, method):
+    """A zip of 460 bytes became 870 MB in memory, however few bytes of it were asked for."""
+    assert zipfile.ZipFile(io.BytesIO(zipped(files, method=method))).read("users.csv") == files["users.csv"]
+    bomb = zipped(files | {"manifest.json": bytes(16 << 20)}, method=method)
+    assert len(bomb) < 20_000
+    tracemalloc.start()
+    with pytest.raises(ModelError, match=r"manifest\.json is packed in an unusual way" + NEXT_STEP):
+        unpack_model(bomb)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 1 << 20
+    with pytest.raises(ModelError, match="packed in an unusual way" + NEXT_STEP):
+        unpack_model(zipped(files, method=method))
+
+
+def test_a_list_of_a_hundred_thousand_members_is_not_read(files):
+    crowded = zipped(files | {f"{n}": b"" for n in range(20_000)})
+    tracemalloc.start()
+    with pytest.raises(ModelError, match=r"it should hold one manifest\.json and the files beside it" + NEXT_STEP):
+        unpack_model(crowded)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 1 << 20
+
+
+def test_a_bomb_that_its_manifest_vouches_for_is_refused_by_its_ratio(files, monkeypatch):
+    """All that it announces is there, and it is a model's; but a thousand times larger than the zip."""
+
+    def announce(manifest):
+        manifest["shapes"]["n_users"] = 250_000
+        manifest["shapes"]["n_factors"] = 100
+        manifest["files"]["users.csv"]["bytes"] = 500_000
+        manifest["files"]["weights.safetensors"]["bytes"] = 101_015_000
+
+    with pytest.raises(ModelError, match="it would unpack to more than 64 MB" + NEXT_STEP):
+        unpack_model(zipped(forged(files, announce)))
 
 
 def test_nothing_is_written_wherever_the_names_lead(trained, files, tmp_path, monkeypatch):
@@ -176,11 +198,16 @@ def test_one_byte_more_than_the_manifest_says_is_too_many(files):
 
 def test_a_manifest_that_announces_gigabytes_is_refused_before_they_are_read(files, monkeypatch):
     def announce(manifest):
-        manifest["shapes"]["n_users"] = 2**29
-        manifest["files"]["weights.safetensors"]["bytes"] = 2 << 30
+        manifest["shapes"]["n_users"] = 2**29 // 5
+        manifest["files"]["weights.safetensors"]["bytes"] = (2 << 30) + 2000
+        manifest["files"]["users.csv"]["bytes"] = 2**30
 
-    with pytest.raises(ModelError, match="it would unpack to more than 2 GB" + NEXT_STEP):
-        unpack_model(zipped(forged(files, announce)))
+    giant = zipped(forged(files, announce))
+    with pytest.raises(ModelError, match="it would unpack to more than 64 MB" + NEXT_STEP):
+        unpack_model(giant)
+    monkeypatch.setattr(packing, "_LARGEST_RATIO", 1_000_000)
+    with pytest.raises(ModelError, match="it would unpack to more than 2,048 MB" + NEXT_STEP):
+        unpack_model(giant)
     total = sum(len(data) for name, data in files.items() if name != "manifest.json")
     monkeypatch.setattr(packing, "_LARGEST", total)
     assert unpack_model(zipped(files)).n_users == 90  # just as much as is allowed
@@ -197,7 +224,7 @@ def test_encrypted_members_are_refused(packed):
 
 def test_unknown_compression_is_refused(packed):
     assert with_entries(packed, 10, zipfile.ZIP_DEFLATED) == packed
-    with pytest.raises(ModelError, match="compression method is not supported.*" + NEXT_STEP):
+    with pytest.raises(ModelError, match="packed in an unusual way" + NEXT_STEP):
         unpack_model(with_entries(packed, 10, 97))
 
 

@@ -1,3 +1,4 @@
+import json
 import os
 import shutil
 import signal
@@ -15,6 +16,7 @@ import pytest
 import cfrec
 from cfrec import storage
 from cfrec.errors import ModelError
+from cfrec.manifest import seal
 from cfrec.ratings import build_ratings
 from cfrec.storage import check_folder, delete_model, list_models, load_model, model_folder, model_stamp, rename_model, save_model
 
@@ -85,7 +87,7 @@ def test_a_changed_byte_is_noticed(folder, name):
 def test_missing_and_cut_files_are_noticed(folder, name):
     data = (folder / name).read_bytes()
     (folder / name).write_bytes(data[:-1])
-    with pytest.raises(ModelError, match=f"{name} is a link, or not {len(data)} bytes"):
+    with pytest.raises(ModelError, match=f"{name} is not {len(data)} bytes"):
         load_model(folder)
     (folder / name).unlink()
     with pytest.raises(ModelError, match=name):
@@ -96,7 +98,7 @@ def test_a_symlink_is_not_followed(folder, tmp_path):
     shutil.copy(folder / "users.csv", tmp_path / "elsewhere.csv")
     (folder / "users.csv").unlink()
     (folder / "users.csv").symlink_to(tmp_path / "elsewhere.csv")
-    with pytest.raises(ModelError, match=r"users\.csv"):
+    with pytest.raises(ModelError, match=r"users\.csv is a link, or no file"):
         load_model(folder)
 
 
@@ -138,7 +140,7 @@ def test_hidden_files_that_are_not_ours_are_left_alone(trained, tmp_path):
     (tmp_path / ".m.old" / "thesis.txt").write_text("mine")
     save_model(trained, tmp_path / "m2")
     delete_model(tmp_path / "m2")
-    with pytest.raises(ModelError, match="could not be written"):
+    with pytest.raises(ModelError, match="The model 'm' could not be saved: Directory not empty"):
         save_model(trained, save_model(trained, tmp_path / "m"))
     assert (tmp_path / ".profile.old").read_text() == "mine"
     assert (tmp_path / ".m.old" / "thesis.txt").read_text() == "mine"
@@ -169,9 +171,9 @@ def test_a_link_to_a_model_is_followed(trained, folder, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["x" * 300, "a\0b", "/dev/null/x", "/proc/x/y"])
-def test_places_that_cannot_be_are_refused_before_training(name):
-    with pytest.raises(ModelError, match=r"cannot be stored|could not be written"):
-        save_model(None, name)
+def test_places_that_cannot_be_are_refused(trained, name):
+    with pytest.raises(ModelError, match=r"cannot be stored|could not be saved"):
+        save_model(trained, name)
 
 
 def test_check_folder_writes_nothing(tmp_path):
@@ -255,7 +257,7 @@ def test_folders_of_others_are_refused_in_words(trained, folder):
     run = subprocess.run([sys.executable, "-c", code, str(folder)], capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
     assert "manifest.json cannot be read (Permission denied)" in run.stdout
-    assert "could not be written: Permission denied" in run.stdout
+    assert "The model 'mine' could not be deleted: Permission denied. See that its folder can be written to" in run.stdout
     folder.chmod(0)
     run = subprocess.run([sys.executable, "-c", code, str(folder)], capture_output=True, text=True, check=False)
     folder.chmod(0o755)
@@ -441,11 +443,39 @@ def test_a_model_gets_no_bad_name(trained, folder, name):
     assert_same_model(trained, load_model(folder))
 
 
-def test_a_rename_that_fails_leaves_the_model(trained, folder):
-    (folder.parent / "new").symlink_to(folder.parent / "nowhere")  # a folder cannot take the place of a link
-    with pytest.raises(ModelError, match="could not be written"):
+def test_a_name_that_a_link_has_is_taken(trained, folder, tmp_path):
+    """A link to nowhere was no model, and what was saved under its name was written to wherever it led."""
+    (folder.parent / "new").symlink_to(tmp_path / "nowhere")
+    for act in (lambda: rename_model(folder, "new"), lambda: save_model(trained, folder.parent / "new", overwrite=False)):
+        with pytest.raises(ModelError, match="There is already a model"):
+            act()
+    assert not (tmp_path / "nowhere").exists()
+    assert_same_model(trained, load_model(folder))
+
+
+def test_a_rename_that_fails_leaves_the_model(trained, folder, monkeypatch):
+    def broken(*_):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(Path, "rename", broken)
+    with pytest.raises(ModelError, match="The model 'mine' could not be renamed: Input/output error"):
         rename_model(folder, "new")
     assert_same_model(trained, load_model(folder))
+
+
+def test_a_save_whose_last_rename_fails_leaves_the_old_model_under_its_name(trained, folder, monkeypatch):
+    rename = Path.rename
+
+    def broken(path, target):
+        if ".new-" in path.name:
+            raise OSError(5, "Input/output error")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", broken)
+    with pytest.raises(ModelError, match="could not be saved: Input/output error"):
+        save_model(replace(trained, device="other"), folder)
+    assert_same_model(trained, load_model(folder))
+    assert beside(folder) == ["mine"]
 
 
 @pytest.mark.parametrize("change", [delete_model, lambda folder: rename_model(folder, "new")])
@@ -497,3 +527,167 @@ def test_a_model_is_not_overwritten_where_it_may_not(tmp_path, trained):
         save_model(trained, tmp_path / "mine", overwrite=False)
     assert load_model(tmp_path / "mine").version == trained.version
     assert save_model(trained, tmp_path / "other", overwrite=False) == tmp_path / "other"
+
+
+@pytest.mark.parametrize("bad", ["a\0b", "x" * 300, "~nobody-of-this-name/x", "/", "\ud800", "loop"])
+def test_what_cannot_be_a_folder_is_refused_in_words_by_whoever_is_asked(bad, trained, tmp_path, monkeypatch):
+    """A NUL, a link to itself and a home that nobody has raised errors of their own."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "loop").symlink_to("loop")
+    for act in (load_model, delete_model, lambda name: rename_model(name, "new"), lambda name: save_model(trained, name)):
+        with pytest.raises(ModelError, match=r"no model in|cannot be stored|is damaged|is not a model") as caught:
+            act(bad)
+        str(caught.value).encode()
+    assert model_stamp(bad) is None or bad == "/"
+    assert [(e.name, e.problem[:8]) for e in list_models(tmp_path)] == [("loop", "damaged:")]
+
+
+def test_messages_do_not_say_where_the_folder_lies(trained, folder, tmp_path, monkeypatch):
+    """Pages show them to strangers."""
+    (folder.parent / "photos").mkdir()
+    (folder.parent / "photos" / "cat.jpg").write_text("x")
+    shutil.copytree(folder, folder.parent / "broken")
+    (folder.parent / "broken" / "users.csv").write_text("x")
+    monkeypatch.setattr(storage, "_write_synced", lambda *_: (tmp_path / "nowhere").stat())
+    acts = [
+        lambda: load_model(folder.parent / "nowhere"),
+        lambda: load_model(folder.parent / "broken"),
+        lambda: load_model(folder.parent / "a\0b"),
+        lambda: save_model(trained, folder),
+        lambda: save_model(trained, folder, overwrite=False),
+        lambda: save_model(trained, folder.parent / "photos"),
+        lambda: save_model(trained, folder / "manifest.json" / "x"),
+        lambda: delete_model(folder.parent / "photos"),
+        lambda: rename_model(folder.parent / "nowhere", "x"),
+        lambda: rename_model(folder, "broken"),
+    ]
+    for act in acts:
+        with pytest.raises(ModelError) as caught:
+            act()
+        assert str(tmp_path) not in str(caught.value)
+        assert str(caught.value)[-1] == "." or "models/NAME" in str(caught.value)
+
+
+def test_a_relative_folder_is_named_as_it_was_given(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ModelError, match=r"There is no model in models/mine\. Train one"):
+        load_model("models/mine")
+
+
+def test_damaged_foreign_future_and_giant_folders_are_listed_and_not_loaded(trained, folder):
+    models = folder.parent
+    for name in ("changed", "future", "pipe", "sparse"):
+        shutil.copytree(folder, models / name)
+    (models / "changed" / "movies.csv").write_bytes((folder / "movies.csv").read_bytes().replace(b"film", b"firm", 1))
+    (models / "future" / "manifest.json").write_bytes(seal(json.loads((folder / "manifest.json").read_text()) | {"format_version": 7}))
+    (models / "pipe" / "manifest.json").unlink()
+    os.mkfifo(models / "pipe" / "manifest.json")
+    os.truncate(models / "sparse" / "weights.safetensors", 10 << 30)
+    for k in range(1_000):
+        (models / "foreign").mkdir(exist_ok=True)
+        (models / "foreign" / f"{k}.jpg").touch()
+    (models / "gone").symlink_to(models / "nowhere")
+    (models / os.fsdecode(b"\xff")).mkdir()
+    (models / "README.md").write_text("not a folder")
+    start = time.perf_counter()
+    listed = {entry.name: entry.problem for entry in list_models(models)}
+    assert time.perf_counter() - start < 2
+    assert listed == {
+        "changed": "damaged: movies.csv does not have its SHA-256",
+        "foreign": "damaged: manifest.json cannot be read (No such file or directory)",
+        "future": "damaged: it has format version 7 and this cfrec reads 1: another version of cfrec is needed",
+        "gone": "damaged: manifest.json cannot be read (No such file or directory)",
+        "mine": "",
+        "pipe": "damaged: manifest.json is a link, or no file",
+        "sparse": f"damaged: weights.safetensors is not {(folder / 'weights.safetensors').stat().st_size} bytes long",
+        "\\udcff": "damaged: manifest.json cannot be read (No such file or directory)",
+    }
+
+
+def test_a_list_made_while_models_come_and_go_names_none_that_is_broken(trained, folder):
+    """A model that was replaced, or deleted, just as the list was made was listed as damaged."""
+    until, problems = time.monotonic() + 1, []
+
+    def change():
+        while time.monotonic() < until:
+            save_model(trained, folder)
+            delete_model(rename_model(save_model(trained, folder.parent / "other"), "third"))
+
+    thread = threading.Thread(target=change)
+    thread.start()
+    while thread.is_alive():
+        problems += [entry for entry in list_models(folder.parent) if entry.problem]
+        assert "mine" in [entry.name for entry in list_models(folder.parent)]
+    thread.join()
+    assert problems == []
+
+
+def test_sweeping_finishes_what_killed_writers_had_begun_under_any_name(trained, folder):
+    models = folder.parent
+    save_model(replace(trained, device="other"), models / "other").rename(models / ".other.old")
+    shutil.copytree(folder, models / ".mine.old")
+    (models / ".third.new-x").mkdir()
+    (models / ".fourth.gone-x").mkdir()
+    storage.sweep(models)
+    assert beside(folder) == ["mine", "other"]
+    assert load_model(models / "other").device == "other"
+    assert_same_model(trained, load_model(folder))
+
+
+def test_sweeping_waits_for_a_writer_that_is_alive(trained, folder):
+    (folder.parent / ".mine.new-x").mkdir()
+    with storage._one_writer(folder, "saved"):
+        alive = folder.parent / ".mine.new-y"
+        alive.mkdir()
+        thread = threading.Thread(target=storage.sweep, args=[folder.parent])
+        thread.start()
+        time.sleep(0.1)
+        assert alive.is_dir()
+    thread.join()
+    assert beside(folder) == ["mine"]
+
+
+def test_sweeping_nothing_writes_nothing(tmp_path, folder, caplog):
+    (tmp_path / "empty").mkdir()
+    with caplog.at_level("INFO"):
+        for models in (tmp_path / "empty", tmp_path / "nowhere", folder / "manifest.json"):
+            storage.sweep(models)
+    assert list((tmp_path / "empty").iterdir()) == []
+    assert "the folder nowhere was not swept: No such file or directory" in caplog.text
+    assert str(tmp_path) not in caplog.text
+
+
+def test_a_folder_that_may_not_be_changed_is_not_swept_and_does_not_fail(folder, monkeypatch, caplog):
+    (folder.parent / ".mine.new-x").mkdir()
+
+    def read_only(*_):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(shutil, "rmtree", read_only)
+    with caplog.at_level("INFO"):
+        storage.sweep(folder.parent)
+    assert beside(folder) == [".mine.new-x", "mine"]
+    assert "what was left of the model 'mine' stays: Read-only file system" in caplog.text
+
+
+def test_an_empty_folder_made_where_a_replaced_model_was_does_not_cost_the_old_one(trained, folder):
+    folder.rename(folder.parent / ".mine.old")
+    folder.mkdir()
+    storage.sweep(folder.parent)
+    assert beside(folder) == [".mine.old", "mine"]
+    save_model(replace(trained, device="other"), folder)
+    assert load_model(folder).device == "other"
+    assert beside(folder) == ["mine"]
+
+
+def test_two_who_delete_the_same_model_get_one_answer_each(trained, folder, monkeypatch):
+    """The second one was told to free some space."""
+    is_stored, asked = storage._is_stored, []
+
+    def deleted_meanwhile(place):
+        asked.append(place)
+        return is_stored(place) if len(asked) == 1 else False
+
+    monkeypatch.setattr(storage, "_is_stored", deleted_meanwhile)
+    with pytest.raises(ModelError, match="There is no model in mine any more"):
+        delete_model(folder)
