@@ -18,9 +18,12 @@ PAGES = {  # file -> title
 
 @st.cache_resource
 def warm_up() -> object:
-    """Once, after the first page is drawn: begin to import what the others need."""
+    """Once, after the first page is drawn: set the log up, and begin to import what the others need."""
+    from cfrec.logs import set_up
     from cfrec.warm import warm_up
 
+    if st.runtime.exists():  # not in tests of single pages, whose log is pytest's
+        set_up()
     return warm_up()
 
 

@@ -13,9 +13,9 @@ from app_pages._words import plain
 from cfrec.board import JobBoard
 from cfrec.checkpoints import Checkpoint, drop_oldest, unfinished_runs
 from cfrec.datasets import DATASETS, find_local
-from cfrec.storage import model_folder, model_stamp
+from cfrec.storage import model_folder, model_stamp, sweep
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("cfrec.app")
 
 MODELS = Path(os.environ.get("CFREC_MODELS") or Path(__file__).parent.parent / "models")
 SHIPPED = "ml-100k"
@@ -36,6 +36,7 @@ def load_stored(name: str) -> cfrec.TrainedModel:
 @st.cache_resource
 def jobs() -> JobBoard:
     """The runs, shared by all visitors; made when the server starts, which is when what dead ones left is cleared away."""
+    sweep(MODELS)
     drop_oldest(MODELS)
     board = JobBoard()
     board.close_at_exit()
