@@ -13,6 +13,7 @@ from app_pages._words import plain
 from cfrec.board import JobBoard
 from cfrec.checkpoints import Checkpoint, drop_oldest, unfinished_runs
 from cfrec.datasets import DATASETS, find_local
+from cfrec.keeping import Keeper
 from cfrec.storage import model_folder, model_stamp, sweep
 
 logger = logging.getLogger("cfrec.app")
@@ -21,16 +22,22 @@ MODELS = Path(os.environ.get("CFREC_MODELS") or Path(__file__).parent.parent / "
 SHIPPED = "ml-100k"
 BY_VERSION = {cfrec.TrainedModel: lambda trained: trained.version}  # for caches of what is worked out from a model
 _LARGEST_SHOWN = 2_000_000  # ratings: a data set that is read while a page waits
+_KEPT_BYTES, _MOST_KEPT = 1 << 30, 32  # the smallest machines that apps are given have 2 GB
 
 
-@st.cache_resource(max_entries=4, show_spinner=False)
-def _load(name: str, stamp: object) -> cfrec.TrainedModel:  # noqa: ARG001  # the cache's key
-    return cfrec.load_model(model_folder(MODELS, name))
+@st.cache_resource
+def kept() -> Keeper:
+    """The large things that pages read: models, stored or uploaded, and ratings; those used last stay in memory, for all visitors."""
+    return Keeper(_KEPT_BYTES, _MOST_KEPT)
 
 
 def load_stored(name: str) -> cfrec.TrainedModel:
     """A stored model, read once for all visitors. Raises ModelError."""
-    return _load(name, model_stamp(model_folder(MODELS, name)))
+    return _load(model_folder(MODELS, name))
+
+
+def _load(folder: Path) -> cfrec.TrainedModel:
+    return kept().get(("model", folder, model_stamp(folder)), lambda: cfrec.load_model(folder))
 
 
 @st.cache_resource
@@ -43,17 +50,12 @@ def jobs() -> JobBoard:
     return board
 
 
-@st.cache_resource(max_entries=4, show_spinner=False)
-def _load_unfinished(folder: str, stamp: object) -> cfrec.TrainedModel:  # noqa: ARG001  # the cache's key
-    return cfrec.load_model(folder)
-
-
 def unfinished() -> list[tuple[Checkpoint, cfrec.TrainedModel]]:
     """The runs that a server left when it ended, the latest first; one whose checkpoint is damaged is dropped."""
     found = []
     for checkpoint in unfinished_runs(MODELS):
         try:
-            found.append((checkpoint, _load_unfinished(str(checkpoint.folder), model_stamp(checkpoint.folder))))
+            found.append((checkpoint, _load(checkpoint.folder)))
         except cfrec.CfrecError as error:
             logger.warning("run %s cannot be resumed: %s", checkpoint.run, error)
             checkpoint.drop()
@@ -122,17 +124,17 @@ def model_in_use() -> cfrec.TrainedModel:
     st.stop()
 
 
-@st.cache_resource(max_entries=2, show_spinner="Reading the ratings …")
-def _read(name: str, path: str, changed: float) -> cfrec.Ratings:  # noqa: ARG001  # the cache's key
-    return cfrec.load_dataset(name)
-
-
 def local_ratings(name: str) -> cfrec.Ratings | None:
     """A data set's ratings, if they are on this machine and few enough to read while a page waits. Raises DataError."""
     path = find_local(name) if name in DATASETS else None
     if path is None or DATASETS[name].n_ratings > _LARGEST_SHOWN:
         return None
-    return _read(name, str(path), path.stat().st_mtime)
+
+    def read() -> cfrec.Ratings:
+        with st.spinner("Reading the ratings …"):
+            return cfrec.load_dataset(name)
+
+    return kept().get(("ratings", path, path.stat().st_mtime), read)
 
 
 def ratings_of(trained: cfrec.TrainedModel) -> cfrec.Ratings | None:

@@ -140,10 +140,14 @@ def uploader_key() -> str:
     return f"upload-{st.session_state.get(_UPLOADS, 0)}"
 
 
-@st.cache_resource(max_entries=2, show_spinner="Checking the model …")
-def unpack(file_id: str, _file: UploadedFile) -> cfrec.TrainedModel:  # noqa: ARG001  # the cache's key
+def unpack(file: UploadedFile) -> cfrec.TrainedModel:
     """The model in an uploaded zip. Raises ModelError."""
-    return unpack_model(_file.getvalue())
+
+    def read() -> cfrec.TrainedModel:
+        with st.spinner("Checking the model …"):
+            return unpack_model(file.getvalue())
+
+    return state.kept().get(("uploaded model", file.file_id), read)
 
 
 def free_name(file_name: str, taken: Collection[str]) -> str:

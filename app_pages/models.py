@@ -118,7 +118,7 @@ def show_upload(names: Collection[str]) -> None:
         if file is None:
             return
         try:
-            trained = stored.unpack(file.file_id, file)
+            trained = stored.unpack(file)
         except cfrec.CfrecError as error:
             st.error(show.plain(str(error)))
             return

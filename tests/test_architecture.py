@@ -12,6 +12,7 @@ ORDER = [
     "titles",
     "compiled",
     "pieces",
+    "keeping",
     "datasets",
     "parsing",
     "movies",
