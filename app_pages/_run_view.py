@@ -60,7 +60,9 @@ def _draw(job: TrainingJob, before: Sequence[EpochMetrics]) -> None:
     history = now.history[:n_drawn]
     over = now.finished and n_drawn == len(now.history)
     _progress(job, now, n_drawn, over)
-    if now.phase in (WAITING, READING) or (now.finished and not now.baselines):
+    if now.phase == WAITING:
+        st.caption("It begins by itself when the run before it is over. You can close this tab meanwhile.")
+    elif now.phase == READING or (now.finished and not now.baselines):
         st.skeleton(400) if not now.finished else None
     else:
         _chart(job, now, history, before)
