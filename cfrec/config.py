@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cfrec.errors import ConfigError
+from cfrec.footprint import Sizes, bytes_needed
 
 METHODS = ("sgd", "adam", "gibbs")
 SCHEDULES = ("constant", "linear", "one_cycle")
@@ -126,13 +127,7 @@ class TrainConfig:
 
     def bytes_needed(self, n_users: int, n_movies: int, n_ratings: int) -> int:
         """Memory that training takes beyond the ratings themselves: an upper estimate."""
-        weights = 4 * (n_users + n_movies) * (self.n_factors + 1)
-        batch = 4 * 12 * min(max(self.batch_size, n_ratings // 100), n_ratings) * (self.n_factors + 1)
-        if self.method == "gibbs":  # squares of rows: all of the other side's, and those that are drawn at a time
-            rows = max(n_users, n_movies)
-            batch = 4 * (self.n_factors + 1) ** 2 * (rows // 2 + 4 * min(rows, 1 << 15)) + 4 * 2 * min(n_users * n_movies, 30_000_000)
-        likeness = 4 * (n_users + n_movies) * (self.n_likeness + 64) * 4 + 40 * n_ratings if self.n_likeness else 0
-        return 15 * weights + batch + likeness + 48 * n_ratings  # weights, gradient, Adam's two, the best, and two states to resume from
+        return bytes_needed(self, Sizes(n_users, n_movies, n_ratings))
 
     def check_memory(self, n_users: int, n_movies: int, n_ratings: int) -> None:
         """Raise ConfigError if training would need more memory than is free."""

@@ -29,6 +29,7 @@ from torch import Tensor
 
 from cfrec.config import TrainConfig
 from cfrec.fitting import MustStop, Weights
+from cfrec.footprint import BURN_IN, DENSE, DRAWN_AT_ONCE, KEPT_SAMPLES
 from cfrec.incidence import Entries, Product, orthogonal, sorted_entries, truncated_svd, who_rated_what
 from cfrec.ratings import FloatArray, Ratings
 from cfrec.torchrun import TorchRun
@@ -36,12 +37,8 @@ from cfrec.trained import TrainState
 
 _PRECISION, _EVENNESS = 1.65, 20.0  # alpha, in one over the variance of the ratings; h
 _BETA, _WISHART = 2.0, 2.7  # beta, w
-_BURN_IN = 0.1  # share of the sweeps before averaging begins
 _PER_FACTOR = 2  # columns of x, and factors of the model, for each factor that is sampled
 _RANGE = 5.0  # the model's sigmoid reaches so many times the ratings' range to either side: within the scale it is nearly straight
-_DENSE = 30_000_000  # numbers: up to so many, the mean prediction is kept whole
-_KEPT = 24  # samples that are kept where it is not
-_BLOCK = 1 << 15  # rows drawn at a time
 _SAMPLE = 200_000  # training ratings by which the training loss is told
 
 
@@ -72,7 +69,7 @@ class GibbsRun(TorchRun):
         self.d, self.n_averaged = config.n_factors, 0
         self.users, self.movies = self._sides(train)
         self.noise = torch.ones(train.n_users, device=device)  # a
-        dense = train.n_users * train.n_movies <= _DENSE
+        dense = train.n_users * train.n_movies <= DENSE
         self.product = torch.zeros(train.n_users, train.n_movies, device=device) if dense else None
         self.samples: list[tuple[Tensor, Tensor]] = []
         self.biases = [torch.zeros(n, device=device) for n in (train.n_users, train.n_movies)]
@@ -108,7 +105,7 @@ class GibbsRun(TorchRun):
 
     @torch.no_grad()
     def _pass(self, epoch: int, must_stop: MustStop) -> float | None:
-        burn_in = int(_BURN_IN * self.config.epochs)
+        burn_in = int(BURN_IN * self.config.epochs)
         users, movies, averages = self.users, self.movies, epoch > burn_in
         if must_stop():
             return None
@@ -120,7 +117,7 @@ class GibbsRun(TorchRun):
         self._draw(movies, users)
         if averages:
             self._average(users.rows, movies.means)
-            if self.product is None and (epoch - burn_in - 1) % max((self.config.epochs - burn_in) // _KEPT, 1) == 0:
+            if self.product is None and (epoch - burn_in - 1) % max((self.config.epochs - burn_in) // KEPT_SAMPLES, 1) == 0:
                 self.samples.append((users.rows[:, : self.d].half(), movies.means[:, : self.d].half()))
         for watched in self.watched:
             watched.add(users.rows, movies.means, fresh=epoch <= burn_in + 1)
@@ -132,8 +129,8 @@ class GibbsRun(TorchRun):
         design = torch.cat([other.rows[:, : self.d], torch.ones_like(other.rows[:, :1])], 1)  # (n_other, d + 1)
         squares = _lower_products(design)
         is_users = side is self.users
-        for start in range(0, len(side.rows), _BLOCK):
-            block = slice(start, min(start + _BLOCK, len(side.rows)))
+        for start in range(0, len(side.rows), DRAWN_AT_ONCE):
+            block = slice(start, min(start + DRAWN_AT_ONCE, len(side.rows)))
             part = side.ratings.part(block)
             stars = side.stars[int(side.ratings.starts[block.start]) : int(side.ratings.starts[block.stop])]
             residual = stars - other.rows[part.columns, self.d]

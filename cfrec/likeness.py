@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from cfrec.footprint import COMPARED_AT_ONCE, EXACT, EXTRA_VALUES, LEAST_RATINGS, MOST_COMPANY
 from cfrec.pieces import for_each, slices
 from cfrec.ratings import FloatArray, Ratings
 
@@ -31,13 +32,9 @@ if TYPE_CHECKING:
 _OF_RATING, _OF_REST, _OF_BUSY = 0.17, 0.57, 0.21
 _SUPPORT, _COSINE, _SPECTRUM = 7.0, 0.515, 0.97
 _DAMPING = 3.0  # ratings at the mean, added to each user and movie when biases are found
-_EXTRA = 64  # singular values more than are kept: they sharpen who the nearest rows are
-_NEAREST, _LEAST_RATINGS, _HALF_TRUST = 11, 20, 35.0  # a row with so many ratings is trusted by half
+_NEAREST, _HALF_TRUST = 11, 35.0  # a row with so many ratings is trusted by half
 _CLOSENESS, _PULL = 6, 0.95  # nearer rows count by this power of their likeness; how far a row moves
-_EXACT = 2_000  # users or movies: up to so many, the decomposition is exact
-_MOST_COMPANY = 8_000  # the most rated rows: nobody needs more to choose from
 _ITERATIONS, _PARTS = 8, 8  # of the random decomposition; parts of a sparse matrix
-_BLOCK = 2_048  # rows whose nearest are looked for at a time
 
 
 def learn_likeness(ratings: Ratings, n_likeness: int, *, seed: int = 42) -> FloatArray:
@@ -58,7 +55,7 @@ def learn_likeness(ratings: Ratings, n_likeness: int, *, seed: int = 42) -> Floa
         Rows of length 1; zero for movies without a rating.
     """
     counts = np.bincount(ratings.movie_idx, minlength=ratings.n_movies)
-    values, directions = _decompose(_weigh(ratings), n_likeness + _EXTRA, np.random.default_rng(seed))
+    values, directions = _decompose(_weigh(ratings), n_likeness + EXTRA_VALUES, np.random.default_rng(seed))
     rows = (directions * values**_SPECTRUM).astype(np.float32)
     rows[counts == 0] = 0
     smooth = _move_to_company(_unit(rows), _unit(rows[:, :n_likeness]), counts)
@@ -88,7 +85,7 @@ def _weigh(ratings: Ratings) -> csr_array:
 def _decompose(matrix: csr_array, rank: int, random: np.random.Generator) -> tuple[FloatArray, FloatArray]:
     """The largest singular values (rank,) and the right singular vectors (n_movies, rank), or as many as there are."""
     smaller = min(matrix.shape)
-    if smaller <= _EXACT:
+    if smaller <= EXACT:
         by_user = matrix.shape[0] == smaller
         gram = (matrix @ matrix.T if by_user else matrix.T @ matrix).toarray()
         squares, vectors = (a[..., ::-1][..., :rank] for a in np.linalg.eigh(gram))
@@ -118,8 +115,8 @@ def _move_to_company(rows: FloatArray, kept: FloatArray, counts: npt.NDArray[np.
     """Move each of the kept rows towards those whose whole rows are most like its own."""
     from scipy.sparse import csr_array
 
-    known = np.argsort(-counts, kind="stable")[:_MOST_COMPANY]
-    known = known[counts[known] >= _LEAST_RATINGS]
+    known = np.argsort(-counts, kind="stable")[:MOST_COMPANY]
+    known = known[counts[known] >= LEAST_RATINGS]
     k = min(_NEAREST, len(known) - 1)
     if k < 1:
         return kept
@@ -138,5 +135,5 @@ def _move_to_company(rows: FloatArray, kept: FloatArray, counts: npt.NDArray[np.
         weights = _PULL * trust[block] / (shares.sum(axis=1) + 1e-12)
         moved[block] += weights[:, None] * (shares @ company)
 
-    for_each(move, slices(len(rows), _BLOCK))
+    for_each(move, slices(len(rows), COMPARED_AT_ONCE))
     return _unit(moved)

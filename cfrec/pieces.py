@@ -32,8 +32,13 @@ def pays_to_compile(size: int, least: int) -> bool:
 
 def for_each(function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
     """The function's result for each item, in order; the first error is raised, and what has not begun then never does."""
-    with ThreadPoolExecutor(min(_MOST_THREADS, os.cpu_count() or 1)) as threads:
+    with ThreadPoolExecutor(n_threads()) as threads:
         return list(threads.map(function, items))
+
+
+def n_threads() -> int:
+    """In how many threads pieces are worked on."""
+    return min(_MOST_THREADS, os.cpu_count() or 1)
 
 
 def slices(n: int, size: int) -> list[slice]:

@@ -22,6 +22,7 @@ ORDER = [
     "plain",
     "copies",
     "readers",
+    "footprint",
     "config",
     "devices",
     "metrics",

@@ -50,7 +50,7 @@ def test_the_model_is_the_mean_that_was_followed(trained):
 
 
 def test_without_the_whole_product_it_is_nearly_the_same(blocks, trained, monkeypatch):
-    monkeypatch.setattr(gibbs, "_DENSE", 0)
+    monkeypatch.setattr(gibbs, "DENSE", 0)
     sampled = cfrec.train(*blocks.split(), config_of())
     assert sampled.metrics["mse"] == pytest.approx(trained.metrics["mse"], abs=0.02 * float(blocks.rating.var()))
 
@@ -58,12 +58,12 @@ def test_without_the_whole_product_it_is_nearly_the_same(blocks, trained, monkey
 def test_blocks_of_rows_are_drawn_as_all_at_once(blocks, monkeypatch):
     train, valid = blocks.split()
     whole = GibbsRun(train, valid, config_of(epochs=3), "cpu")
-    monkeypatch.setattr(gibbs, "_BLOCK", 1000)
+    monkeypatch.setattr(gibbs, "DRAWN_AT_ONCE", 1000)
     again = GibbsRun(train, valid, config_of(epochs=3), "cpu")
     for run in (whole, again):
         run.fit(lambda _: None, Event(), Event())
     assert torch.allclose(whole.users.rows, again.users.rows, atol=1e-4)
-    monkeypatch.setattr(gibbs, "_BLOCK", 7)  # other random numbers for the same distribution
+    monkeypatch.setattr(gibbs, "DRAWN_AT_ONCE", 7)  # other random numbers for the same distribution
     small = cfrec.train(train, valid, config_of())
     assert small.metrics["mse"] < 0.05 * blocks.rating.var()
 
@@ -108,7 +108,7 @@ def test_a_stop_keeps_the_mean_so_far(blocks):
 
 def test_a_stop_within_the_first_averaged_sweep_of_large_data(blocks, monkeypatch):
     """The users' half had been averaged, but no sample kept: the mean of none was asked for."""
-    monkeypatch.setattr(gibbs, "_DENSE", 0)
+    monkeypatch.setattr(gibbs, "DENSE", 0)
     run = GibbsRun(*blocks.split(), config_of(), "cpu")
     answers = iter([False] * 7 + [True])
     assert [run._pass(epoch, lambda: next(answers)) is None for epoch in (1, 2, 3, 4)] == [False, False, False, True]

@@ -32,7 +32,7 @@ def test_movies_of_one_camp_are_alike():
 
 def test_large_data_are_decomposed_as_well(monkeypatch):
     exact = learn_likeness(camps(), 8)
-    monkeypatch.setattr(likeness, "_EXACT", 0)
+    monkeypatch.setattr(likeness, "EXACT", 0)
     random = learn_likeness(camps(), 8)
     assert np.abs(exact @ exact.T - random @ random.T).max() < 0.1
     assert (random == learn_likeness(camps(), 8)).all()
