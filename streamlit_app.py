@@ -18,12 +18,14 @@ PAGES = {  # file -> title
 
 @st.cache_resource
 def warm_up() -> object:
-    """Once, after the first page is drawn: set the log up, and begin to import what the others need."""
+    """Once, after the first page is drawn: set the log up, clear away what a dead server left, begin to import what other pages need."""
+    from app_pages._state import jobs
     from cfrec.logs import set_up
     from cfrec.warm import warm_up
 
     if st.runtime.exists():  # not in tests of single pages, whose log is pytest's
         set_up()
+    jobs()
     return warm_up()
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, fields
 from math import floor, log10
 from pathlib import PurePath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
@@ -20,6 +20,9 @@ from cfrec.jobs import Load
 from cfrec.ratings import Source
 from cfrec.training import estimate_seconds
 from cfrec.warm import is_warm
+
+if TYPE_CHECKING:
+    from streamlit.runtime.uploaded_file_manager import UploadedFile
 
 OWN = "own"
 _CHOSEN_ELSEWHERE = ("recipe", "device")  # fields of TrainConfig with a widget of their own
@@ -96,16 +99,11 @@ def _own_data() -> Data | None:
         "Leave out bad rows", help="Else the first bad row is named, with its line and what is wrong with it.", key="drop_bad"
     )
     if file is not None:
-        wanted = (file.file_id, drop_bad)
-        if st.session_state.get("_upload", (None,))[0] != wanted:
-            with st.spinner("Reading the file …"):
-                st.session_state["_upload"] = (
-                    wanted,
-                    cfrec.read_ratings(file, drop_bad=drop_bad, source=Source(f"own:{PurePath(file.name).stem}", file.name)),
-                )
-    if "_upload" not in st.session_state:
+        st.session_state["_own"] = (file.file_id, drop_bad)  # by which it is found when the visitor comes back to this page
+    if "_own" not in st.session_state:
         return None
-    ratings: cfrec.Ratings = st.session_state["_upload"][1]
+    key = ("own ratings", *st.session_state["_own"])
+    ratings = state.kept().get(key, lambda: _read_own(file, drop_bad))
     report = ratings.report
     st.caption(
         f"**{words.plain(ratings.source.title)}**: {len(ratings):,} ratings by {ratings.n_users:,} people of {ratings.n_movies:,} films"
@@ -114,7 +112,14 @@ def _own_data() -> Data | None:
         reasons = "".join(f"; {rule}: {words.plural(count, 'row')}" for rule, count in report.reasons.items())
         repeated = f", {report.n_duplicates:,} repeated (the latest was kept)" if report.n_duplicates else ""
         st.caption(f"Of {words.plural(report.n_rows, 'row')} {report.n_used:,} are used, {report.n_dropped:,} left out{repeated}{reasons}.")
-    return Data(st.session_state["_upload"][0], ratings.source.title, ratings.n_users, ratings.n_movies, len(ratings), lambda _: ratings)
+    return Data(key, ratings.source.title, ratings.n_users, ratings.n_movies, len(ratings), lambda _: ratings)
+
+
+def _read_own(file: UploadedFile | None, drop_bad: bool) -> cfrec.Ratings:
+    if file is None:
+        raise cfrec.CfrecError("Your file is no longer in this server's memory: others needed the room. Choose it again.")
+    with st.spinner("Reading the file …"):
+        return cfrec.read_ratings(file, drop_bad=drop_bad, source=Source(f"own:{PurePath(file.name).stem}", file.name))
 
 
 def choose_config() -> cfrec.TrainConfig:

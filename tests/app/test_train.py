@@ -210,6 +210,18 @@ def test_no_file_yet(open_page, no_data):
     assert says(app, "Choose what to train first.")
 
 
+def test_a_file_that_made_room_for_others_is_asked_for_again(open_page, table, no_data):
+    app = upload(open_page("train", {"data": "A file of your own"}), table)
+    app.switch_page("app_pages/start.py").run()
+    app.switch_page("app_pages/train.py").run()
+    assert says(app, "**mine.csv**")  # though the page was left: negative control
+    app.switch_page("app_pages/start.py").run()
+    state.kept()._kept.clear()
+    app.switch_page("app_pages/train.py").run()
+    assert says(app, "Your file is no longer in this server's memory: others needed the room. Choose it again.")
+    assert button(app, "Train").disabled
+
+
 def test_a_data_set_that_is_not_here_shows_its_size_and_licence(open_page, no_data):
     app = open_page("train")
     assert says(app, "a download of 4.9 MB, once")

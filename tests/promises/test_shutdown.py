@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import time
+from collections.abc import Callable
 
 import numpy as np
 import psutil
@@ -63,18 +64,23 @@ def end(pid: int, how: signal.Signals) -> float:
     return time.monotonic() - began
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def until(condition: Callable[[], bool]) -> None:
+    latest = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < latest, "it never came"
+        time.sleep(0.1)
+
+
+@pytest.mark.parametrize("how", [pytest.param(signal.SIGINT, marks=pytest.mark.stress), signal.SIGTERM, signal.SIGKILL])
 def test_a_run_goes_on_after_its_server_has_ended(how, table, tmp_path):
     with serve(tmp_path) as server:
         asyncio.run(start_a_run(server.url, table))
         if how == signal.SIGKILL:  # of which it hears nothing: what counts is the last checkpoint
-            until = time.monotonic() + 30
-            while not list((server.models / ".unfinished").glob("*/manifest.json")):
-                assert time.monotonic() < until, "no checkpoint"
-                time.sleep(0.1)
+            until(lambda: any((server.models / ".unfinished").glob("*/manifest.json")))
         assert end(server.pid, how) < 12
         log = server.log.read_text()
         assert "Traceback" not in log
+        until(lambda: bool(unfinished_runs(server.models)))  # the last threads of a killed process may take a moment
         [checkpoint] = unfinished_runs(server.models)
         learned = cfrec.load_model(checkpoint.folder)
         assert len(learned.history) >= 1
