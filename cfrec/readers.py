@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-import zipfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO
 
@@ -14,12 +12,14 @@ import numpy as np
 import pandas as pd
 
 from cfrec import copies, datasets
+from cfrec.archives import Bytes, Files, is_archive, listed, open_archive, open_folder, read_path
 from cfrec.columns import Catalogue, Columns, catalogue_entry, read_columns, shown
 from cfrec.errors import DataError
-from cfrec.pieces import LARGE_FILE, map_file
-from cfrec.plain import Bytes, read_plain
+from cfrec.memory import check_fits
+from cfrec.pieces import LARGE_FILE, slices
+from cfrec.plain import read_plain
 from cfrec.ratings import Ratings, Source, build_ratings
-from cfrec.tables import MOVIE_TABLE_ROLES, decode, find_roles, find_separator, numbered_rows
+from cfrec.tables import MOVIE_TABLE_ROLES, UTF_16_MARKS, decode, find_roles, find_separator, numbered_rows
 
 logger = logging.getLogger(__name__)
 
@@ -28,61 +28,12 @@ File = str | Path | IO[bytes]
 # In each release: the file of ratings and the file of movies. The last is the form inside the wheel.
 _RELEASES = (("u.data", "u.item"), ("ratings.dat", "movies.dat"), ("ratings.csv", "movies.csv"), ("ml-100k.inter", "ml-100k.item"))
 _TABLE_SUFFIXES = {".csv", ".tsv", ".txt", ".dat", ".data", ".inter"}
-_LARGEST_FILE = 4 << 30  # bytes; the ratings of the largest release take 0.9 GB
-_LARGEST_RATIO = 50  # unpacked to packed size; the releases' is about 4, and only a bomb's is hundreds
+_ROW = 380  # bytes of memory that reading row by row takes for each: an upper estimate
+_BLOCK = 1 << 20  # bytes
 _ML_100K_GENRES = (  # in the order of u.item's flags
     *("unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary", "Drama", "Fantasy"),
     *("Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi", "Thriller", "War", "Western"),
 )
-
-
-class _Files:
-    """The files of a folder or a zip archive, found by their last name and read one at a time."""
-
-    def __init__(self, names: list[str], read: Callable[[str], bytes | Bytes]) -> None:
-        self.names, self._read = names, read
-
-    def find(self, last_name: str) -> str | None:
-        matches = [n for n in self.names if PurePosixPath(n).name.lower() == last_name]
-        if len(matches) > 1:
-            raise DataError(f"There is more than one {last_name}: {', '.join(matches[:4])}. Keep the one that is meant.")
-        return matches[0] if matches else None
-
-    def read(self, name: str) -> bytes | Bytes:
-        return self._read(name)
-
-
-def _open_folder(folder: Path) -> _Files:
-    files = [p for pattern in ("*", "*/*") for p in sorted(folder.glob(pattern)) if p.is_file()]
-    return _Files([p.relative_to(folder).as_posix() for p in files], lambda name: _read_path(folder / name))
-
-
-@contextmanager
-def _open_archive(file: Path | IO[bytes], archive_name: str) -> Iterator[_Files]:
-    with _whole_zip(archive_name):
-        archive = zipfile.ZipFile(file)
-    with archive:
-        names = [i.filename for i in archive.infolist() if not i.is_dir() and "__MACOSX" not in i.filename]
-        yield _Files(names, lambda name: _read_member(archive, name, archive_name))
-
-
-@contextmanager
-def _whole_zip(name: str) -> Iterator[None]:
-    """Say in one way whatever zipfile finds wrong with an archive."""
-    try:
-        yield
-    except datasets.ZIP_ERRORS as error:
-        raise DataError(f"{name} is not a whole zip archive ({error}). Download or make it again.") from error
-
-
-def _read_member(archive: zipfile.ZipFile, name: str, archive_name: str) -> bytes:
-    info = archive.getinfo(name)
-    if info.flag_bits & 1:
-        raise DataError(f"{archive_name} is locked with a password. Unpack it, and give the file inside.")
-    if info.file_size > min(_LARGEST_FILE, _LARGEST_RATIO * info.compress_size + (10 << 20)):
-        raise DataError(f"{archive_name}: {name} would unpack to {info.file_size / 1e6:,.0f} MB from {info.compress_size / 1e6:,.1f} MB.")
-    with _whole_zip(archive_name), archive.open(info) as stream:
-        return stream.read(_LARGEST_FILE)
 
 
 def load_dataset(name: str = "ml-100k", *, on_progress: datasets.Progress | None = None) -> Ratings:
@@ -150,7 +101,7 @@ def _find_original(file: Path | IO[bytes], movies: Path | IO[bytes] | None, drop
         return None
     paths = [file]
     if file.is_dir():
-        names = _find_tables(_open_folder(file), file.name)
+        names = _find_tables(open_folder(file), file.name)
         paths = [file / name for name in names if name]
     if paths[0].stat().st_size < LARGE_FILE:
         return None
@@ -160,22 +111,11 @@ def _find_original(file: Path | IO[bytes], movies: Path | IO[bytes] | None, drop
 def _read(file: Path | IO[bytes], movies: Path | IO[bytes] | None, drop_bad: bool, source: Source | None) -> Ratings:
     catalogue = _read_movies(*_read_data(movies)) if movies is not None else {}
     if isinstance(file, Path) and file.is_dir():
-        return _read_collection(_open_folder(file), file.name, catalogue, drop_bad, source)
-    if _is_archive(file):
-        with _open_archive(file, _name_of(file)) as files:
+        return _read_collection(open_folder(file), file.name, catalogue, drop_bad, source)
+    if is_archive(file):
+        with open_archive(file, _name_of(file)) as files:
             return _read_collection(files, _name_of(file), catalogue, drop_bad, source)
     return _build(*_read_data(file), catalogue, drop_bad, source)
-
-
-def _is_archive(file: Path | IO[bytes]) -> bool:
-    if isinstance(file, Path):
-        return file.suffix.lower() in (".zip", ".whl") or (file.is_file() and zipfile.is_zipfile(file))
-    if not file.seekable():
-        return False
-    start = file.tell()
-    found = file.read(4) == b"PK\x03\x04"
-    file.seek(start)
-    return found
 
 
 def _name_of(file: Path | IO[bytes]) -> str:
@@ -184,22 +124,18 @@ def _name_of(file: Path | IO[bytes]) -> str:
 
 def _read_data(file: Path | IO[bytes]) -> tuple[bytes | Bytes, str]:
     """The bytes of a table, and what to call it."""
-    data: bytes | Bytes | str = _read_path(file) if isinstance(file, Path) else file.read()
+    data: bytes | Bytes | str = read_path(file) if isinstance(file, Path) else file.read()
     return data.encode() if isinstance(data, str) else data, _name_of(file)
 
 
-def _read_path(path: Path) -> bytes | Bytes:
-    return map_file(path) if path.stat().st_size >= LARGE_FILE else path.read_bytes()
-
-
-def _read_collection(files: _Files, name: str, catalogue: Catalogue, drop_bad: bool, source: Source | None) -> Ratings:
+def _read_collection(files: Files, name: str, catalogue: Catalogue, drop_bad: bool, source: Source | None) -> Ratings:
     ratings_file, movies_file = _find_tables(files, name)
     if movies_file and not catalogue:
         catalogue = _read_movies(files.read(movies_file), PurePosixPath(movies_file).name)
     return _build(files.read(ratings_file), PurePosixPath(ratings_file).name, catalogue, drop_bad, source or _own(name))
 
 
-def _find_tables(files: _Files, name: str) -> tuple[str, str | None]:
+def _find_tables(files: Files, name: str) -> tuple[str, str | None]:
     """The file of ratings, and the file of movies or None."""
     for ratings_name, movies_name in _RELEASES:
         if found := files.find(ratings_name):
@@ -208,7 +144,7 @@ def _find_tables(files: _Files, name: str) -> tuple[str, str | None]:
     tables = [n for n, last in last_names.items() if PurePosixPath(last).suffix in _TABLE_SUFFIXES and "readme" not in last]
     likely = [n for n in tables if "rating" in last_names[n]] or tables
     if len(likely) != 1:
-        found_names = ", ".join(tables[:6]) or "no table at all"
+        found_names = listed(tables[:6]) or "no table at all"
         raise DataError(f"{name} should hold one file of ratings, such as ratings.csv or u.data; found {found_names}.")
     return likely[0], next((n for n in tables if n != likely[0] and "movie" in last_names[n]), None)
 
@@ -218,7 +154,7 @@ def _own(name: str) -> Source:
 
 
 def _build(data: bytes | Bytes, name: str, catalogue: Catalogue, drop_bad: bool, source: Source | None) -> Ratings:
-    columns = read_plain(data, name) or read_columns(decode(bytes(data), name), name, drop_bad=drop_bad)
+    columns = read_plain(data, name) or _read_carefully(data, name, drop_bad)
     del data  # it may be large
     return build_ratings(
         columns.user_id,
@@ -231,6 +167,26 @@ def _build(data: bytes | Bytes, name: str, catalogue: Catalogue, drop_bad: bool,
         reasons=columns.reasons,
         overwrite=True,
     )
+
+
+def _read_carefully(data: bytes | Bytes, name: str, drop_bad: bool) -> Columns:
+    check_fits(_bytes_needed(data), name)
+    return read_columns(decode(bytes(data), name), name, drop_bad=drop_bad)
+
+
+def _bytes_needed(data: bytes | Bytes) -> int:
+    """Memory that decoding a table and reading it row by row takes beyond its bytes: an upper estimate.
+
+    Python keeps one, two or four bytes for each character of a text, by the widest of them; there are two texts at a time.
+    """
+    n_lines, widest = 1, 0
+    for part in slices(len(data), _BLOCK):
+        codes = np.frombuffer(data, np.uint8)[part]
+        n_lines += int(max(np.count_nonzero(codes == 10), np.count_nonzero(codes == 13)))
+        widest = max(widest, int(codes.max(initial=0)))
+    width = 1 if widest < 0xC4 else 2 if widest < 0xF0 or bytes(data[:2]) in UTF_16_MARKS else 4
+    n_texts = 2 * width + (not isinstance(data, bytes))
+    return n_texts * len(data) + _ROW * n_lines
 
 
 def _matched(columns: Columns, catalogue: Catalogue) -> Catalogue:

@@ -18,6 +18,7 @@ ROLES = {
     "genres": ("genres", "genre", "class", "category", "categories"),
     "year": ("year", "releaseyear"),
 }
+UTF_16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 _SAMPLE = 20_000  # characters in which the separator is looked for
 MOVIE_TABLE_ROLES = ROLES | {"movie": (*ROLES["movie"], "id"), "title": (*ROLES["title"], "name")}
 
@@ -30,7 +31,7 @@ def decode(data: bytes, name: str) -> str:
     DataError
         The file is empty, is binary, is a web page, or mixes encodings.
     """
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+    if data.startswith(UTF_16_MARKS):
         text = _decode_utf_16(data, name)
     else:
         try:

@@ -9,10 +9,12 @@ import pytest
 # In the order data flows: a module imports only modules above it.
 ORDER = [
     "errors",
+    "memory",
     "titles",
     "compiled",
     "pieces",
     "keeping",
+    "archives",
     "datasets",
     "parsing",
     "movies",

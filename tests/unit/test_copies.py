@@ -25,6 +25,7 @@ ARRAYS = ("user_idx", "movie_idx", "rating", "timestamp", "user_ids")
 def folder(cache, monkeypatch):
     """Where the copies are; every file is a large one."""
     monkeypatch.setattr("cfrec.readers.LARGE_FILE", 0)
+    monkeypatch.setattr("cfrec.archives.LARGE_FILE", 0)
     yield cache / "copies"
     finish()
 

@@ -89,6 +89,17 @@ def test_ids_beyond_32_bits_are_integers_too():
     assert lists(found)[0] == ([2147483647, -2147483647], False)
 
 
+@pytest.mark.parametrize(("user", "free"), [("1", 3 * 75), ("1" * 15, 3 * 115)])
+def test_what_would_not_fit_is_refused(monkeypatch, user, free):
+    """Where ids turn out to be wide, too."""
+    data = (f"{user},2,3\n" * 3).encode()
+    monkeypatch.setattr("cfrec.memory.free_memory", lambda: free)
+    assert len(read_plain(data, "f").rating) == 3
+    monkeypatch.setattr("cfrec.memory.free_memory", lambda: free - 1)
+    with pytest.raises(DataError, match="f would need about"):
+        read_plain(data, "f")
+
+
 @pytest.mark.parametrize(
     "text", ["", "\n\n", "user,item,rating\n", "user,item,rating,title\n1,2,3,4\n", "1 2 3\n", '"user",item,rating\n1,2,3\n']
 )

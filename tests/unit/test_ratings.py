@@ -103,3 +103,10 @@ def test_no_rating_and_unequal_columns_are_refused():
         build_ratings(np.array([], np.int64), np.array([], np.int64), np.array([]))
     with pytest.raises(DataError, match="differ in length"):
         build_ratings(np.array([1]), np.array([1, 2]), np.array([1.0, 2.0]))
+
+
+def test_more_movies_than_fit_into_memory_are_refused(monkeypatch):
+    monkeypatch.setattr("cfrec.memory.free_memory", lambda: 1_000)
+    assert build_ratings(np.array([1, 1]), np.array([1, 2]), np.array([1.0, 2.0])).n_movies == 2
+    with pytest.raises(DataError, match="A table of 3 movies would need about"):
+        build_ratings(np.array([1, 1, 1]), np.array([1, 2, 3]), np.array([1.0, 2.0, 3.0]))

@@ -230,6 +230,45 @@ def test_a_zip_with_a_changed_byte_is_refused(tmp_path):
         cfrec.read_ratings(path)
 
 
+@pytest.fixture
+def no_memory(monkeypatch):
+    monkeypatch.setattr("cfrec.memory.free_memory", lambda: 100)
+
+
+def test_a_table_that_would_not_fit_is_refused_before_it_is_decoded(tmp_path, no_memory, monkeypatch):
+    monkeypatch.setattr("cfrec.readers.decode", lambda *_: pytest.fail("it is decoded"))
+    (tmp_path / "r.csv").write_text("user,item,rating\n1,2,3\n")
+    for file in (tmp_path / "r.csv", io.BytesIO(b"1,2,3\n" * 1_000_000)):
+        with pytest.raises(DataError, match=r"would need about \d+ MB of memory, and 0 MB are free\. Use a smaller file"):
+            cfrec.read_ratings(file)
+
+
+def test_what_would_not_fit_is_not_unpacked(tmp_path, no_memory, monkeypatch):
+    path = write_zip(tmp_path / "a.zip", ML_25M)
+    monkeypatch.setattr("zipfile.ZipExtFile.read", lambda *_: pytest.fail("it is unpacked"))
+    with pytest.raises(DataError, match=r"a\.zip: to unpack ml/\w+\.csv would need about"):
+        cfrec.read_ratings(path)
+
+
+def test_bytes_needed_by_hand():
+    from cfrec.readers import _bytes_needed
+
+    assert _bytes_needed(b"ab\ncd\n") == 2 * 6 + 3 * 380  # two texts of a byte each; lines, and what may follow the last
+    assert _bytes_needed("é\n".encode()) == 2 * 3 + 2 * 380
+    assert _bytes_needed("’\r".encode()) == 2 * 2 * 4 + 2 * 380
+    assert _bytes_needed("🎬\n".encode()) == 2 * 4 * 5 + 2 * 380
+    assert _bytes_needed("🎬\n".encode("utf-16")) == 2 * 2 * 8 + 2 * 380
+    assert _bytes_needed(np.frombuffer(b"ab\n", np.uint8)) == 3 * 3 + 2 * 380  # what is mapped is copied
+
+
+def test_a_zip_whose_list_calls_a_file_otherwise_is_refused(tmp_path):
+    """A letter changed in the list's movies.csv once lost all titles without a word."""
+    data = write_zip(tmp_path / "a.zip", ML_25M).read_bytes()
+    at = data.rindex(b"movies.csv")
+    with pytest.raises(DataError, match="not a whole zip archive"):
+        cfrec.read_ratings(io.BytesIO(data[:at] + b"n" + data[at + 1 :]))
+
+
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(DataError, match=r"no file .*nowhere\.csv"):
         cfrec.read_ratings(tmp_path / "nowhere.csv")
