@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import time
+from functools import cache
 from threading import Event, Thread
 
 from cfrec.compiled import load_kernels
@@ -11,8 +12,9 @@ from cfrec.compiled import load_kernels
 _ready = Event()
 
 
+@cache  # any visitor can have the app's own caches cleared, and what is frozen twice is what visitors left behind: for good
 def warm_up(delay: float = 1.0) -> Thread:
-    """Begin in a thread after ``delay`` seconds, in which a first page can be drawn; returns the thread at once."""
+    """Begin in a thread after ``delay`` seconds, in which a first page can be drawn; returns the thread at once. Once in a process."""
     thread = Thread(target=_import_all, args=[delay], name="cfrec-warm-up", daemon=True)
     thread.start()
     return thread
