@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import logging
+import subprocess
+import sys
 from collections import Counter
 
 import numpy as np
@@ -201,3 +203,49 @@ def test_the_check_is_not_blind(monkeypatch, bad_reader, n):
         reading.check(mutants.make(seed), seed)
     logger.info("%s, %d files: %s", bad_reader.__name__, n, dict(reading.counts))
     assert reading.counts["silent"] > n / 10
+
+
+MEASURE = """
+import io, random, sys
+import cfrec
+from cfrec import plain, ratings, readers
+from cfrec.compiled import load_kernels
+
+def status(key):
+    return next(int(line.split()[1]) << 10 for line in open("/proc/self/status") if line.startswith(key))
+
+load_kernels("parsing").prepare()
+cfrec.read_ratings(io.BytesIO(b"user,item,rating\\n1,2,3\\n"))
+row, n, whole = eval(sys.argv[1]), int(sys.argv[2]), random.Random(0).randint
+header = "user,item,rating,timestamp,title,genres".split(",")[: row(1, whole).count(",") + 1]
+upload = io.BytesIO("\\n".join([",".join(header), *(row(k, whole) for k in range(n))]).encode())
+before, needed = status("VmRSS"), []
+for module in (plain, ratings, readers):
+    module.check_fits = lambda size, what: needed.append(status("VmRSS") - before + size)
+open("/proc/self/clear_refs", "w").write("5")
+cfrec.read_ratings(upload)
+print(max(needed), status("VmHWM") - before)
+"""
+TABLES = {
+    "numbers": ("f'{r(1, 30_000)},{r(1, 9_999)},{r(1, 5)},{r(0, 10**9)}'", 1_000_000),
+    "short numbers": ("f'{r(1, 30_000)},{r(1, 999)},{r(1, 5)}'", 1_000_000),
+    "long ids": ("f'{r(1, 10**17)},{r(1, 999)},{r(1, 5)},{r(0, 10**9)}'", 1_000_000),
+    "a movie a row": ("f'{r(1, 999)},{k},{r(1, 5)}'", 1_000_000),
+    "text": ("f'u{r(1, 9_999)},m{r(1, 999)},{r(1, 5)}'", 300_000),
+    "a user a row": ("f'user-{k},m{r(1, 9_999)},{r(1, 5)},{r(0, 10**9)}'", 300_000),
+    "titles": ("f'{k % 999},{k % 99},{r(1, 5)},7,\"Film {k % 99}, The (1999)\",Drama'", 300_000),
+    "a title a row": ("f'{k % 999},{k},{r(1, 5)},{k},F{k},D'", 300_000),
+    "wide letters": ("f'🎬{r(1, 9_999)},m{r(1, 999)},{r(1, 5)}'", 300_000),
+}
+
+
+@pytest.mark.stress
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads its own peak from /proc")
+@pytest.mark.parametrize("name", TABLES)
+def test_the_memory_that_is_asked_for_is_what_reading_takes(name):
+    """At least, and about twice at most: measured in a process of its own."""
+    row, n = TABLES[name]
+    run = subprocess.run([sys.executable, "-c", MEASURE, f"lambda k, r: {row}", str(n)], capture_output=True, text=True, check=True)
+    needed, peak = map(int, run.stdout.split())
+    logger.info("%s: %.0f MB are asked for, %.0f MB are taken: %.2f times", name, needed / 1e6, peak / 1e6, needed / peak)
+    assert 1 < needed / peak < 2.2
