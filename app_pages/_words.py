@@ -103,7 +103,7 @@ OUTCOMES = {
     "unfinished": "was cut short",
 }
 
-TURNS = ("it is next", "second in line", "third in line")  # of the runs that wait
+TURNS = ("first in line", "second in line", "third in line")  # of the runs that wait
 
 SETTINGS = {  # fields of TrainConfig; those not listed are shown by their own name
     "recipe": "Recipe",

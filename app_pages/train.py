@@ -132,8 +132,9 @@ def show_start(data: form.Data | None, config: cfrec.TrainConfig | None) -> Trai
         if started and not started.snapshot.finished:
             st.rerun()  # so that the whole page tells of it
     if running:
-        full = state.jobs().is_full()
-        st.caption(f"A run is under way, and {'as many wait as may' if full else 'yours would wait for its turn'}.")
+        n_waiting = len(state.jobs().waiting())
+        place = f"yours would be {words.TURNS[n_waiting]}" if n_waiting < len(words.TURNS) else "as many wait as may"
+        st.caption(f"A run is under way, and {place}.")
         if state.in_url("run") != running.id:
             st.button("Watch it", on_click=state.choose, args=["run", running.id], key="watch")
     elif seconds is not None and data and config:

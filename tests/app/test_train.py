@@ -258,7 +258,7 @@ def test_a_second_visitor_watches_the_run_that_is_under_way(open_page, waiting, 
     job, go = waiting
     state.jobs().submit(job)
     app.run()
-    assert says(app, "A run is under way, and yours would wait for its turn.")
+    assert says(app, "A run is under way, and yours would be first in line.")
     assert app.session_state["_run"] == job.id
     assert app.get("progress")[0].proto.text == "**Somebody's ratings** · Downloading · 1.0 MB of 4.0 MB"
     go.set()
@@ -273,9 +273,9 @@ def test_runs_wait_for_their_turn_and_all_see_the_queue(open_page, waiting, bloc
     button(app, "Train").click().run()
     [mine] = state.jobs().waiting()
     assert app.session_state["_run"] == mine.id
-    assert app.get("progress")[0].proto.text == "**mine\\.csv** · waits for its turn: it is next"
+    assert app.get("progress")[0].proto.text == "**mine\\.csv** · waits for its turn: first in line"
     other = open_page_of_another_visitor()
-    assert says(other, "**mine.csv**, recipe “quick”: it is next")
+    assert says(other, "**mine.csv**, recipe “quick”: first in line")
     for _ in range(2):
         state.jobs().submit(TrainingJob(lambda _: blocks, mine.config, "Others"))
     other.run()
