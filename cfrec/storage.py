@@ -233,6 +233,8 @@ def _read(place: Path) -> tuple[Mapping[str, Any], TrainedModel]:
         try:
             manifest, files = read_folder(actual_place(place))
             return manifest, decode(manifest, files)
+        except MemoryError as error:
+            raise ModelError("it does not fit into the memory that is free") from error
         except ModelError:
             if stamp(place) == before or time.monotonic() > until:
                 raise

@@ -1,5 +1,6 @@
 import hashlib
 import io
+import os
 import subprocess
 import threading
 import time
@@ -9,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from filelock import FileLock
 
 from cfrec import datasets
 from cfrec.errors import DataError, DownloadError
@@ -117,11 +119,30 @@ def test_without_a_checksum_the_archive_itself_is_checked(cache, serve):
 def test_a_download_has_a_time_limit_however_slowly_it_comes(cache, serve, known):
     serve(body=GOOD, slowly=0.05)
     dataset = datasets.get_dataset("ml-1m")
-    downloader = datasets._Downloader(0.2, None)
+    downloader = datasets._Downloader(0.2, 10**6, None)
     started = time.monotonic()
     with pytest.raises(TimeoutError):
         downloader(dataset.url, str(cache.parent / "out"), None)
     assert time.monotonic() - started < 3
+
+
+def test_a_download_that_never_ends_is_stopped_by_its_size(cache, serve, known):
+    """It once filled the disk until its time was up."""
+    serve(body=b"x" * (3 * len(GOOD) + (2 << 20)))
+    with pytest.raises(DownloadError, match="far more comes than there should be"):
+        datasets.fetch("ml-1m")
+
+
+def test_what_dead_downloads_left_is_swept_up_and_what_is_being_made_is_not(cache, monkeypatch):
+    for name in ("locked", "dead", "young", "old"):
+        (cache / f".arriving-{name}").mkdir(parents=True)
+        (cache / f".arriving-{name}" / "x.zip").write_text("x")
+    (cache / ".arriving-dead" / ".lock").touch()
+    hour_ago = time.time() - 3600
+    os.utime(cache / ".arriving-old", (hour_ago, hour_ago))
+    with FileLock(cache / ".arriving-locked" / ".lock"):
+        datasets.sweep_downloads()
+    assert sorted(path.name for path in cache.iterdir()) == [".arriving-locked", ".arriving-young"]
 
 
 def test_progress_never_passes_the_total(cache, serve, known):

@@ -146,9 +146,16 @@ def first_format(files):
 def test_a_manifest_of_the_first_format_is_read(files):
     old = first_format(files)
     read, again = (read_manifest(json.dumps(old).encode()) for _ in range(2))
-    assert read == {**old, "fingerprint": read["fingerprint"]} == again
+    config = {**old["config"], "method": "adam", "n_likeness": 0}
+    assert read == {**old, "fingerprint": read["fingerprint"], "config": config} == again
     other = read_manifest(json.dumps(old | {"created": "2026-11-24T00:00:00+00:00"}).encode())
     assert other["fingerprint"] != read["fingerprint"]  # nobody knows whether they learned from the same ratings
+
+
+def test_settings_that_a_manifest_leaves_out_are_filled_in(files):
+    """A manifest without a recipe loaded, and then broke the page that lists models for everybody."""
+    read = read_manifest(forged(files, lambda m: m["config"].pop("recipe"))["manifest.json"])
+    assert read["config"] == json.loads(files["manifest.json"])["config"] | {"recipe": "balanced"}
 
 
 @pytest.mark.parametrize("kept", ["sha256", "fingerprint", "n_likeness", "method"])
