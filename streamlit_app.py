@@ -15,20 +15,6 @@ PAGES = {  # file -> title
     "about": "How it works",
 }
 
-
-@st.cache_resource
-def warm_up() -> object:
-    """Once, after the first page is drawn: set the log up, clear away what a dead server left, begin to import what other pages need."""
-    from app_pages._state import jobs
-    from cfrec.logs import set_up
-    from cfrec.warm import warm_up
-
-    if st.runtime.exists():  # not in tests of single pages, whose log is pytest's
-        set_up()
-    jobs()
-    return warm_up()
-
-
 st.set_page_config(page_title="cfrec", page_icon=str(IMAGES / "icon.svg"), layout="wide")
 st.logo(str(IMAGES / "logo.svg"), size="large")
 page = st.navigation(
@@ -37,4 +23,6 @@ page = st.navigation(
 try:
     page.run()
 finally:  # a page may end itself early, and one waits for this
-    warm_up()
+    from app_pages._state import set_out  # only now: to import it takes 0.4 s, in which the first page is already drawn
+
+    set_out()

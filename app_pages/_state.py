@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable
+from functools import cache, wraps
 from pathlib import Path
+from threading import RLock
+from typing import TypeVar
 
 import streamlit as st
 
 import cfrec
 from app_pages._words import plain
+from cfrec import warm
 from cfrec.board import JobBoard
 from cfrec.checkpoints import Checkpoint, drop_oldest, unfinished_runs
 from cfrec.datasets import DATASETS, find_local
 from cfrec.keeping import Keeper
+from cfrec.logs import set_up
 from cfrec.storage import model_folder, model_stamp, sweep
 
 logger = logging.getLogger("cfrec.app")
@@ -25,10 +31,35 @@ _LARGEST_SHOWN = 2_000_000  # ratings: a data set that is read while a page wait
 _KEPT_BYTES, _MOST_KEPT = 1 << 30, 32  # the smallest machines that apps are given have 2 GB
 
 
-@st.cache_resource
+Made = TypeVar("Made")
+
+
+def cached_for_good(make: Callable[[], Made]) -> Callable[[], Made]:
+    """Make something once in a process, whoever asks first. Streamlit's caches any visitor can have cleared: by a message no page sends."""
+    lock, remembered = RLock(), cache(make)
+
+    @wraps(make)
+    def made() -> Made:
+        with lock:
+            return remembered()
+
+    made.cache_clear = remembered.cache_clear  # as those of functools have it, for tests
+    return made
+
+
+@cached_for_good
 def kept() -> Keeper:
     """The large things that pages read: models, stored or uploaded, and ratings; those used last stay in memory, for all visitors."""
     return Keeper(_KEPT_BYTES, _MOST_KEPT)
+
+
+@cached_for_good
+def set_out() -> None:
+    """Once in a process, after the first page is drawn: set the log up, clear away what a dead server left, import what pages need."""
+    if st.runtime.exists():  # not in tests of single pages, whose log is pytest's
+        set_up()
+    jobs()
+    warm.warm_up()
 
 
 def load_stored(name: str) -> cfrec.TrainedModel:
@@ -40,7 +71,7 @@ def _load(folder: Path) -> cfrec.TrainedModel:
     return kept().get(("model", folder, model_stamp(folder)), lambda: cfrec.load_model(folder))
 
 
-@st.cache_resource
+@cached_for_good
 def jobs() -> JobBoard:
     """The runs, shared by all visitors; made when the server starts, which is when what dead ones left is cleared away."""
     sweep(MODELS)

@@ -35,6 +35,8 @@ def open_page(models) -> OpenPage:
     """Open a page by its file's name, with a query string; run it once. Caches are empty before, and hold on between two visits."""
     st.cache_resource.clear()
     st.cache_data.clear()
+    _state.jobs.cache_clear()
+    _state.kept.cache_clear()
 
     def opener(page: str = "start", query: Mapping[str, str] | None = None, state: Mapping[str, object] | None = None) -> AppTest:
         app = AppTest.from_file("../../streamlit_app.py", default_timeout=60)

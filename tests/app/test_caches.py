@@ -10,7 +10,7 @@ from app_pages import _state
 from cfrec.keeping import size_of
 
 SOURCES = [*Path("app_pages").glob("*.py"), Path("streamlit_app.py")]
-ONE_OF_EACH = {"kept", "jobs", "warm_up"}  # take no argument, so that there is one
+ONE_OF_EACH = {"kept", "jobs", "set_out"}  # take no argument, so that there is one
 
 
 def cached(source: str) -> dict[str, bool]:
