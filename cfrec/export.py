@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -10,9 +11,15 @@ import pandas as pd
 from cfrec.errors import CfrecError, ConfigError
 from cfrec.explore import movie_map
 from cfrec.maps import Look, factor_map
+from cfrec.ratings import FloatArray, Ids
 from cfrec.trained import TrainedModel
 
-_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+# What makes a spreadsheet run a cell: a sign at its beginning, even behind spaces, quotation marks and what is not seen; and behind what
+# may be taken for the end of a cell: in half of Europe that is a semicolon. Programs in East Asia take the wide signs for the plain ones.
+_SIGNS = "[=+@＝﹦＋﹢－﹣＠﹫-]"
+_PASSED_OVER = r"""[;\s"\u200b-\u200f\u2060\ufeff]"""
+_RISK = re.compile(rf"(^{_PASSED_OVER}*+|{_PASSED_OVER}++)({_SIGNS}?)")
+_CELL_ENDS = ";\t\n"
 _N_ON_MAP = 500  # of the most rated movies: more would hide one another
 
 
@@ -51,12 +58,26 @@ def export_model(trained: TrainedModel, file_format: str, folder: str | Path) ->
 
 
 def spreadsheet_safe(table: pd.DataFrame | Sequence[Mapping[str, object]]) -> pd.DataFrame:
-    """A table, or its rows, with an apostrophe before any text that a spreadsheet would run as a formula."""
+    """A table, or its rows, with an apostrophe before any text that a spreadsheet would run as a formula; CR becomes LF."""
     safe = pd.DataFrame(table).copy()
-    for column in safe.select_dtypes(["object", "string"]):
-        text = safe[column].astype(str)
-        safe[column] = text.where(~text.str.startswith(_FORMULA_STARTS), "'" + text)
+    for column in safe.select_dtypes(exclude=["number", "bool", "datetime"]):
+        safe[column] = safe[column].map(lambda cell: _defuse(cell) if isinstance(cell, str) else cell)
     return safe
+
+
+def _defuse(cell: str) -> str:
+    return _RISK.sub(_add_apostrophe, re.sub("\r\n?", "\n", cell))  # a writer of CSV puts LF in quotation marks, and CR not always
+
+
+def _add_apostrophe(found: re.Match[str]) -> str:
+    run, sign = found.groups()
+    begins_cell = found.start() == 0
+    end = max(run.rfind(mark) for mark in _CELL_ENDS) + 1
+    if sign and (begins_cell or end):
+        run = f"{run[:end]}'{run[end:]}"
+    if begins_cell and run.startswith(tuple(_CELL_ENDS)):
+        run = f"'{run}"
+    return run + sign
 
 
 def _movies(trained: TrainedModel) -> pd.DataFrame:
@@ -64,20 +85,25 @@ def _movies(trained: TrainedModel) -> pd.DataFrame:
 
 
 def _write_csv(trained: TrainedModel, folder: Path) -> list[Path]:
-    users = pd.DataFrame({"user_id": trained.user_ids, "bias": trained.user_bias})
-    factor_names = [f"factor_{k}" for k in range(1, trained.n_factors + 1)]
+    movie_ids = trained.movies["movie_id"].to_numpy()
     tables = {
         "movies.csv": _movies(trained),
-        "movie_factors.csv": pd.DataFrame(trained.movie_factors, columns=factor_names).assign(movie_id=trained.movies["movie_id"]),
-        "users.csv": users,
-        "user_factors.csv": pd.DataFrame(trained.user_factors, columns=factor_names).assign(user_id=trained.user_ids),
+        "movie_factors.csv": _numbered(trained.movie_factors, "factor", "movie_id", movie_ids),
+        "users.csv": pd.DataFrame({"user_id": trained.user_ids, "bias": trained.user_bias}),
+        "user_factors.csv": _numbered(trained.user_factors, "factor", "user_id", trained.user_ids),
     }
     if trained.movie_likeness is not None:
-        names = [f"likeness_{k}" for k in range(1, trained.movie_likeness.shape[1] + 1)]
-        tables["movie_likeness.csv"] = pd.DataFrame(trained.movie_likeness, columns=names).assign(movie_id=trained.movies["movie_id"])
+        tables["movie_likeness.csv"] = _numbered(trained.movie_likeness, "likeness", "movie_id", movie_ids)
     for name, table in tables.items():
         spreadsheet_safe(table).to_csv(folder / name, index=False)
     return [folder / name for name in tables]
+
+
+def _numbered(rows: FloatArray, name: str, id_name: str, ids: Ids) -> pd.DataFrame:
+    """Columns of numbers behind a column of ids: a line that began with a minus could be taken for a formula up to its end."""
+    table = pd.DataFrame(rows, columns=[f"{name}_{k}" for k in range(1, rows.shape[1] + 1)])
+    table.insert(0, id_name, ids)
+    return table
 
 
 def _write_projector(trained: TrainedModel, folder: Path) -> list[Path]:
