@@ -11,6 +11,7 @@ from threading import RLock
 from typing import TypeVar
 
 import streamlit as st
+from streamlit import net_util
 
 import cfrec
 from app_pages._words import plain
@@ -58,6 +59,8 @@ def set_out() -> None:
     """Once in a process, after the first page is drawn: set the log up, clear away what a dead server left, import what pages need."""
     if st.runtime.exists():  # not in tests of single pages, whose log is pytest's
         set_up()
+    # Each time a page of another site asks to be let in, Streamlit would ask a third site which address this machine has: all wait.
+    net_util.get_external_ip = lambda: None
     jobs()
     warm.warm_up()
 

@@ -1,11 +1,12 @@
 import logging
 import subprocess
 import sys
+import uuid
 
-from cfrec.logs import RateLimit
+from cfrec.logs import RateLimit, tidy
 
 
-def record(name="cfrec.x", message="said %d", *args):
+def record(name="cfrec.x", message="said %s", *args):
     return logging.LogRecord(name, logging.WARNING, "", 0, message, args or (1,), None)
 
 
@@ -23,6 +24,34 @@ def test_so_many_records_of_a_logger_pass_and_the_rest_are_counted():
     following = record()
     assert limit.filter(following)
     assert following.getMessage() == "said 1"
+
+
+def test_a_record_is_one_line_of_bounded_length_that_takes_over_no_terminal():
+    forged = record("cfrec.x", "a\n2026-01-01 ERROR cfrec: b\x1b[2J\u202e %s", "x" * 100_000)
+    tidy(forged)
+    assert forged.getMessage().startswith("a 2026-01-01 ERROR cfrec: b [2J xxx")
+    assert len(forged.getMessage()) <= 1_000
+
+
+def test_the_id_of_a_session_which_opens_it_is_in_no_record():
+    session = str(uuid.uuid4())
+    told = record("streamlit", "Session with id %s is already connected! (request=%s, expected=%s)", session, session[:8], session[:8])
+    tidy(told)
+    assert told.getMessage() == "Session with id (a session) is already connected! ((a session), (a session))"
+
+
+def test_an_error_is_told_with_the_places_it_passed_and_without_folders():
+    def fail():
+        raise KeyError("what\nis missing")
+
+    try:
+        fail()
+    except KeyError:
+        told = logging.LogRecord("cfrec.x", logging.ERROR, "", 0, "run %s", ("ab12",), sys.exc_info())
+    tidy(told)
+    line = fail.__code__.co_firstlineno
+    places = f"tests/unit/test_logs.py:{line + 4} > tests/unit/test_logs.py:{line + 1}"
+    assert logging.Formatter().format(told) == f"run ab12: KeyError: 'what\\nis missing' ({places})"
 
 
 FLOOD = """
