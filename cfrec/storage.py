@@ -70,11 +70,13 @@ def save_model(trained: TrainedModel, folder: str | Path, *, resumable: bool = F
     ModelError
         The folder holds something else than a model, may not be overwritten, or cannot be written: what is there is left as it was.
     """
+    if not overwrite:
+        _check_free(folder)  # before a lock is made where a link leads
     place = check_folder(folder)
     files = encode(trained, resumable=resumable)
     with _one_writer(place, "saved"):
-        if not overwrite and (place.exists() or os.path.lexists(folder)):
-            raise ModelError(f"There is already a model {place.name!r}. Choose another name.")
+        if not overwrite:
+            _check_free(folder)
         try:
             new = new_folder(place)
             for name, data in files.items():
@@ -90,6 +92,11 @@ def save_model(trained: TrainedModel, folder: str | Path, *, resumable: bool = F
         finally:
             sweep_up(place.parent, place.name)
     return place
+
+
+def _check_free(folder: str | Path) -> None:
+    if os.path.lexists(folder) or old_place(Path(folder)).exists():
+        raise ModelError(f"There is already a model {_shown(Path(folder).name)!r}. Choose another name.")
 
 
 def check_folder(folder: str | Path) -> Path:
@@ -284,8 +291,7 @@ def rename_model(folder: str | Path, name: str) -> Path:
     """Give a stored model another name beside it; returns its new place. Raises ModelError: there is none, or the name is taken."""
     new = model_folder(Path(folder).parent, name)
     with _changing(folder, "renamed") as place:
-        if os.path.lexists(new) or old_place(new).exists():
-            raise ModelError(f"There is already a model {name!r}. Choose another name.")
+        _check_free(new)
         place.rename(new)
         _sync_folder(new.parent)
     return new
