@@ -9,6 +9,7 @@ import pytest
 # In the order data flows: a module imports only modules above it.
 ORDER = [
     "errors",
+    "logs",
     "memory",
     "titles",
     "compiled",
