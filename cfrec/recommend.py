@@ -15,6 +15,7 @@ from cfrec.trained import TrainedModel
 
 _STEPS = 8  # Gauss-Newton converges in three or four
 _LEAST_L2 = 0.05  # for models trained without a penalty per rating: a few stars must not fix fifty numbers
+_LEAST_ERROR = 1e-8  # mean squared, of predictions between 0 and 1: ratings that are all the same leave none, and then nothing is a penalty
 _LEAST_VARIANCE = 1e-6  # of the users' biases
 
 
@@ -67,7 +68,8 @@ def _prior(trained: TrainedModel, n: int) -> tuple[npt.NDArray[np.float64], npt.
     The bias is held as the users' own biases are spread: with the weak penalty of training, it alone would explain a few stars.
     So are the factors, where the model is a mean of many networks, which training does not penalise.
     """
-    config, mse = trained.config, trained.metrics["mse"]
+    low, high = trained.y_range
+    config, mse = trained.config, max(trained.metrics["mse"], _LEAST_ERROR * (high - low) ** 2)
     bias_penalty = mse / max(float(trained.user_bias.var()), _LEAST_VARIANCE)
     expected = np.zeros(trained.n_factors + 1)
     if config.method == "gibbs":

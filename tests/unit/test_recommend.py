@@ -80,3 +80,11 @@ def test_refusals(shipped):
         cfrec.recommend(shipped, {50: float("nan")})
     with pytest.raises(NotFoundError, match="99999"):
         cfrec.recommend(shipped, {99999: 4.0})
+
+
+def test_stars_fold_into_a_model_without_any_error(trained):
+    """Ratings that are all the same leave none, and so no penalty: a LinAlgError once escaped."""
+    perfect = replace(trained, config=cfrec.TrainConfig.preset("accurate"), metrics={"mse": 0.0, "rmse": 0.0, "mae": 0.0})
+    factors, bias = fold_in(perfect, {100: 5.0})
+    assert np.isfinite([*factors, bias]).all()
+    assert cfrec.recommend(perfect, {100: 5.0})["predicted"].between(*trained.scale[:2]).all()
