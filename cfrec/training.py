@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
-from threading import Event
+from threading import Event, Lock
 
 import numpy as np
 import pandas as pd
@@ -29,7 +29,9 @@ OnCheckpoint = Callable[[TrainedModel], object]
 
 _SHARE = 20  # the time between two checkpoints is at least so many times what one takes
 _LIKENESS = 2.5e-6  # seconds a rating, about, to learn likeness
-_TIMED_STEPS, _TIMED_RATINGS = 20, 200_000  # what an estimate of the time is made from
+_TIMED_STEPS, _TIMED_RATINGS = 20, 200_000  # what an estimate of the time is made from, at most
+_TIMED_ROWS, _TIMED_NUMBERS, _TIMED_SQUARES = 1_000_000, 8_000_000, 20_000_000  # of the network; of gibbs' rows
+_ONE_AT_A_TIME = Lock()  # estimates disturb each other's time, and many at once would fill the memory
 
 
 def train(
@@ -200,18 +202,38 @@ def estimate_seconds(config: TrainConfig, n_users: int, n_movies: int, n_ratings
         Too little memory; no such device.
     """
     config.check_memory(n_users, n_movies, n_ratings)
-    config, n_timed = _as_fitted(config), min(n_ratings, _TIMED_RATINGS)
+    config = _as_fitted(config)
+    with _ONE_AT_A_TIME:
+        epoch = (_time_sweep if config.method == "gibbs" else _time_epoch)(config, n_users, n_movies, n_ratings)
+    return epoch * config.epochs + (_LIKENESS * n_ratings if config.n_likeness else 0)
+
+
+def _time_epoch(config: TrainConfig, n_users: int, n_movies: int, n_ratings: int) -> float:
+    """Seconds an epoch, from some of the ratings, and of many numbers a row from some of those: time grows with both."""
+    rows, n_timed = min(n_users + n_movies, _TIMED_ROWS), min(n_ratings, _TIMED_RATINGS)
+    share = rows / (n_users + n_movies)
+    timed = replace(config, n_factors=max(min(config.n_factors, _TIMED_NUMBERS // rows), 1))
     if config.method == "adam":
         from cfrec.adam import in_large_batches
 
-        config = in_large_batches(config, n_ratings)
-        n_timed = min(n_timed, _TIMED_STEPS * config.batch_size)
-    make_run = load_method(config)
-    sample = _made_up(n_users, n_movies, n_timed)
-    run = make_run(sample, sample.take(np.arange(min(n_timed, config.batch_size))))
-    seconds = [run.time_epoch(epoch) for epoch in (1, 2, 3)]
-    likeness = _LIKENESS * n_ratings if config.n_likeness else 0
-    return min(seconds[1:]) * n_ratings / n_timed * config.epochs + likeness
+        timed = in_large_batches(timed, n_ratings)
+        n_steps = _TIMED_STEPS * 1_000_000 // max(rows * timed.n_factors, 1_000_000)
+        n_timed = min(n_timed, n_steps * timed.batch_size)
+    seconds = _time_run(timed, _made_up(math.ceil(share * n_users), math.ceil(share * n_movies), n_timed))
+    return seconds * n_ratings / n_timed * config.n_factors / timed.n_factors
+
+
+def _time_sweep(config: TrainConfig, n_users: int, n_movies: int, n_ratings: int) -> float:
+    """Seconds a sweep of gibbs, from a share of users, movies and ratings alike: its time grows with all of them."""
+    squares = (n_users + n_movies) * (config.n_factors + 1) ** 2
+    share = min(_TIMED_RATINGS / n_ratings, _TIMED_SQUARES / squares, 1.0)
+    sizes = (max(math.ceil(share * n), 2) for n in (n_users, n_movies, n_ratings))
+    return _time_run(config, _made_up(*sizes)) / share
+
+
+def _time_run(config: TrainConfig, sample: Ratings) -> float:
+    run = load_method(config)(sample, sample.take(np.arange(min(len(sample), config.batch_size))))
+    return min([run.time_epoch(epoch) for epoch in (1, 2, 3)][1:])
 
 
 def _made_up(n_users: int, n_movies: int, n_ratings: int) -> Ratings:
