@@ -144,7 +144,8 @@ class TrainingJob:
         return self.data is not None and (self.data, self.config, self._split) == (other.data, other.config, other._split)
 
     def start(self) -> None:
-        """Begin; returns at once."""
+        """Begin; returns at once. Raises RuntimeError where no thread can be started."""
+        self._publish(phase=READING)
         self._thread.start()
 
     def pause(self) -> None:
@@ -223,7 +224,6 @@ class TrainingJob:
             self._checkpoint.release()
 
     def _train(self) -> JobResult:
-        self._publish(phase=READING)
         try:
             ratings = self._load(self._report_fetched)
         finally:
