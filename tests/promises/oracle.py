@@ -187,7 +187,7 @@ def typed(cells: list[str]) -> list[Any]:
     """Integers if every cell is one, written as Python would write it, in 64 bits; else text."""
 
     def is_integer(cell: str) -> bool:
-        return len(cell) <= 20 and cell.isascii() and cell.lstrip("-").isdigit() and str(int(cell)) == cell and fits(int(cell))
+        return len(cell) <= 20 and cell.isascii() and cell.removeprefix("-").isdigit() and str(int(cell)) == cell and fits(int(cell))
 
     def fits(value: int) -> bool:
         return SMALLEST_INT <= value <= LARGEST_INT

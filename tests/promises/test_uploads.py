@@ -195,6 +195,7 @@ def careless(file, *, drop_bad):
     return cfrec.ratings.replace(ratings, report=report)
 
 
+@pytest.mark.filterwarnings("ignore:invalid value")  # of the naive one
 @counted(sample=25, full=1_000)
 @pytest.mark.parametrize("bad_reader", [naive, careless])
 def test_the_check_is_not_blind(monkeypatch, bad_reader, n):
