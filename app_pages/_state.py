@@ -17,7 +17,7 @@ import cfrec
 from app_pages._words import plain
 from cfrec import warm
 from cfrec.board import JobBoard
-from cfrec.checkpoints import Checkpoint, drop_oldest, unfinished_runs
+from cfrec.checkpoints import Checkpoint, sweep_checkpoints, unfinished_runs
 from cfrec.datasets import DATASETS, find_local
 from cfrec.keeping import Keeper
 from cfrec.logs import set_up
@@ -78,7 +78,7 @@ def _load(folder: Path) -> cfrec.TrainedModel:
 def jobs() -> JobBoard:
     """The runs, shared by all visitors; made when the server starts, which is when what dead ones left is cleared away."""
     sweep(MODELS)
-    drop_oldest(MODELS)
+    sweep_checkpoints(MODELS)
     board = JobBoard()
     board.close_at_exit()
     return board

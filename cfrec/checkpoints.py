@@ -10,7 +10,7 @@ import logging
 from pathlib import Path
 
 from cfrec.errors import CfrecError
-from cfrec.storage import delete_model, model_stamp, save_model
+from cfrec.storage import delete_model, model_stamp, save_model, sweep
 from cfrec.trained import TrainedModel
 
 logger = logging.getLogger(__name__)
@@ -81,8 +81,10 @@ def unfinished_runs(models: str | Path) -> list[Checkpoint]:
     return [checkpoint for checkpoint in found if _is_abandoned(checkpoint)]
 
 
-def drop_oldest(models: str | Path) -> None:
-    """Delete all but the latest few runs that no process goes on with."""
+def sweep_checkpoints(models: str | Path) -> None:
+    """Remove what writers left that were killed, and all but the latest few runs that no process goes on with."""
+    if (Path(models) / FOLDER).is_dir():
+        sweep(Path(models) / FOLDER)
     for checkpoint in unfinished_runs(models)[_MOST:]:
         checkpoint.drop()
 

@@ -4,7 +4,7 @@ import sys
 import pytest
 
 import cfrec
-from cfrec.checkpoints import Checkpoint, drop_oldest, unfinished_runs
+from cfrec.checkpoints import Checkpoint, sweep_checkpoints, unfinished_runs
 
 
 @pytest.fixture(scope="module")
@@ -71,10 +71,18 @@ def test_nothing_is_left_of_a_run_that_is_dropped(unfinished, tmp_path):
 def test_the_latest_three_are_kept(unfinished, tmp_path):
     for run in ("a1", "b2", "c3", "d4", "e5"):
         leave(tmp_path, run, unfinished)
-    drop_oldest(tmp_path)
+    sweep_checkpoints(tmp_path)
     assert [c.run for c in unfinished_runs(tmp_path)] == ["e5", "d4", "c3"]
+
+
+def test_what_a_killed_writer_left_is_swept_up(unfinished, tmp_path):
+    leave(tmp_path, "a1", unfinished)
+    (tmp_path / ".unfinished" / ".a1.new-abcd_123").mkdir()
+    sweep_checkpoints(tmp_path)
+    assert not (tmp_path / ".unfinished" / ".a1.new-abcd_123").exists()
+    assert [c.run for c in unfinished_runs(tmp_path)] == ["a1"]
 
 
 def test_without_a_folder_there_are_none(tmp_path):
     assert unfinished_runs(tmp_path / "nowhere") == []
-    drop_oldest(tmp_path / "nowhere")
+    sweep_checkpoints(tmp_path / "nowhere")
