@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 import cfrec
-from cfrec import datasets
+from cfrec import datasets, logs
 from cfrec.ratings import build_ratings
 from cfrec.readers import load_dataset
+
+logs.set_up = lambda: None  # of pages that are run in this process: its log is pytest's
 
 N_BLOCKS, USERS_A_BLOCK, MOVIES_A_BLOCK = 3, 30, 12
 
