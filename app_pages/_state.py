@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Callable
 from functools import cache, wraps
 from pathlib import Path
@@ -29,6 +30,7 @@ MODELS = Path(os.environ.get("CFREC_MODELS") or Path(__file__).parent.parent / "
 SHIPPED = "ml-100k"
 BY_VERSION = {cfrec.TrainedModel: lambda trained: trained.version}  # for caches of what is worked out from a model
 _LARGEST_SHOWN = 2_000_000  # ratings: a data set that is read while a page waits
+_OPEN_FILES = 10_240  # macOS allows no more, and by itself 256
 _KEPT_BYTES, _MOST_KEPT = 1 << 30, 32  # the smallest machines that apps are given have 2 GB
 
 
@@ -61,8 +63,21 @@ def set_out() -> None:
         set_up()
     # Each time a page of another site asks to be let in, Streamlit would ask a third site which address this machine has: all wait.
     net_util.get_external_ip = lambda: None
+    _allow_many_visitors()
     jobs()
     warm.warm_up()
+
+
+def _allow_many_visitors() -> None:
+    """Raise the number of files and sockets that may be open: a visitor takes four, and one who has left three for a while."""
+    if sys.platform == "win32":  # knows no such limit
+        return
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, _OPEN_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def load_stored(name: str) -> cfrec.TrainedModel:

@@ -5,11 +5,9 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any, Self
-from urllib.parse import urlsplit
 
 import websockets
 from google.protobuf.message import DecodeError
@@ -18,39 +16,10 @@ from streamlit.proto.Common_pb2 import FileUploaderState, UploadedFileInfo
 from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 
 from tests.messages import BUTTONS, EARLY, FRAGMENT, Page, rerun
+from tests.web import PATIENCE, Response, request
 
-PATIENCE = 60.0  # seconds
 _MEDIA = re.compile(rb"/media/[0-9A-Za-z]+(?:\.[0-9A-Za-z]+)?")
 _CACHED_RUNS = 2  # runs of the page through which a browser keeps a message (global.maxCachedMessageAge)
-
-
-@dataclass(frozen=True)
-class Response:
-    """An answer to an HTTP request."""
-
-    status: int
-    headers: dict[str, str]
-    body: bytes
-
-
-async def request(
-    url: str, path: str, *, method: str = "GET", headers: Mapping[str, str] | None = None, body: bytes = b"", patience: float = PATIENCE
-) -> Response:
-    """Send a request with ``path`` as it is, without tidying it up as other clients do."""
-    where = urlsplit(url)
-    sent = {"Host": where.netloc} | dict(headers or {}) | ({"Content-Length": str(len(body))} if body else {})
-    head = "".join(f"{name}: {value}\r\n" for name, value in sent.items())
-    async with asyncio.timeout(patience):
-        reader, writer = await asyncio.open_connection(where.hostname, where.port)
-        try:
-            writer.write(f"{method} {path} HTTP/1.0\r\n{head}\r\n".encode("latin-1") + body)
-            answer = await reader.read()
-        finally:
-            writer.close()
-    first, _, rest = answer.partition(b"\r\n")
-    lines, _, content = rest.partition(b"\r\n\r\n")
-    pairs = (line.decode("latin-1").partition(":") for line in lines.split(b"\r\n"))
-    return Response(int(first.split()[1]) if first else 0, {name.lower(): value.strip() for name, _, value in pairs}, content)
 
 
 class Visitor:
@@ -79,6 +48,7 @@ class Visitor:
         self._timers: dict[str, asyncio.Task[None]] = {}
         self._asked: dict[str, list[float]] = {}  # fragment -> when updates were asked for that no run has begun to bring
         self._coming: dict[str, list[float]] = {}  # and those that the present run brings
+        self._reader: asyncio.Task[None] | None = None
         self._wanted = ""  # hash of the page that is waited for
         self._finished = asyncio.Event()
         self._answers: asyncio.Queue[ForwardMsg] = asyncio.Queue()
@@ -129,20 +99,26 @@ class Visitor:
     async def kill(self) -> None:
         """Lose the socket, as when a cable is pulled: no frame says so."""
         self._stop_timers()
-        self._reader.cancel()
-        self._socket.transport.abort()
-        await asyncio.sleep(0)
+        if self._reader:
+            self._reader.cancel()
+            self._socket.transport.abort()
+            await asyncio.sleep(0)
 
     async def close(self) -> None:
         """Close the tab."""
         self._stop_timers()
-        if hasattr(self, "_reader"):
+        if self._reader:
             self._reader.cancel()
             await self._socket.close()
 
-    async def send(self, message: BackMsg | bytes) -> None:
-        """Send a message, or bytes as they are."""
-        await self._socket.send(message if isinstance(message, bytes) else message.SerializeToString())
+    async def send(self, message: BackMsg | bytes | str) -> None:
+        """Send a message; bytes and text as they are."""
+        await self._socket.send(message.SerializeToString() if isinstance(message, BackMsg) else message)
+
+    async def listen(self, seconds: float) -> None:
+        """Read on for so long, or until the server closes the connection."""
+        if self._reader:
+            await asyncio.wait({self._reader}, timeout=seconds)
 
     async def rerun(self, **client: Any) -> float:
         """Ask for a run of the page and wait for its end; seconds."""
@@ -175,17 +151,17 @@ class Visitor:
             await self.rerun()
 
     async def see(self, text: str, patience: float = PATIENCE) -> None:
-        """Wait until this is written on the page. Raises LookupError, with all that is written there instead."""
+        """Wait until this is written on the page. Raises LookupError, with what is written there instead."""
         end = time.monotonic() + patience
         while text not in (written := self.page.text()):
             if self.problem:
                 raise self.problem
             if time.monotonic() > end:
-                raise LookupError(f"no {text!r} on the page {self.page.title!r}: {written}")
+                raise LookupError(f"no {text!r} on the page {self.page.title!r}: {written[:1_000]}")
             await asyncio.sleep(0.02)
 
-    async def upload(self, label: str, name: str, data: bytes) -> None:
-        """Put a file into an uploader."""
+    async def upload(self, label: str, name: str, data: bytes) -> str:
+        """Put a file into an uploader; the address where it was put."""
         message = BackMsg()
         message.file_urls_request.request_id, message.file_urls_request.session_id = name, self.page.session
         message.file_urls_request.file_names.append(name)
@@ -195,6 +171,7 @@ class Visitor:
             raise OSError(f"upload: {answer.status} {answer.body[:200]!r}")
         files = FileUploaderState(uploaded_file_info=[UploadedFileInfo(name=name, size=len(data), file_id=urls.file_id, file_urls=urls)])
         await self.set(label, files)
+        return str(urls.upload_url)
 
     async def put(self, path: str, name: str, data: bytes, **headers: str) -> Response:
         """Send a file to an address for uploads."""
