@@ -26,14 +26,15 @@ class Measured:
 
 
 async def come_and_vanish(url: str, n: int, *, at_once: int = 8) -> None:
-    """Visitors who look at two pages each and are gone without a word."""
+    """Visitors who look at two pages each, where there are two, and are gone without a word."""
     numbers = iter(range(n))
 
     async def worker() -> None:
         for number in numbers:
             visitor = Visitor(url, keep=False)
             await visitor.open("/")
-            await visitor.go(PAGES[number % len(PAGES)])
+            if pages := list(visitor.page.pages):
+                await visitor.go(pages[number % len(pages)])
             await visitor.kill()
 
     await asyncio.gather(*(worker() for _ in range(at_once)))

@@ -28,6 +28,7 @@ pytestmark = pytest.mark.slow  # a new server needs seconds until it can train
 
 AT_ONCE = 16  # attackers
 LINES_A_SECOND, LONGEST_LINE = 20, 10_000  # bytes: of a log that is not flooded
+GONE_SOON = ["--server.disconnectedSessionTTL", "1"]  # seconds
 OWN = "data=A+file+of+your+own"
 UPLOADER = "A table of ratings, or a zip of one"
 TABLE = b"user,movie,rating\n1,2,3\n1,3,4\n2,2,5\n2,3,1\n"
@@ -43,6 +44,17 @@ st.write(before.sessions)
 print(before.sessions, file=sys.stderr, flush=True)
 before.sessions.append(get_script_run_ctx().session_id)
 open(__file__ + " is not there")
+"""
+
+HOARDING = """
+import threading, time
+import kept
+import streamlit as st
+
+thread = threading.Thread(target=time.sleep, args=[60], daemon=True)
+thread.start()
+kept.kept.append((bytearray(b"x") * 100_000, open(__file__), thread))
+st.write("Hello")
 """
 
 
@@ -174,36 +186,53 @@ def test_an_app_that_tells_too_much_is_found_out(tmp_path):
     assert {str(tmp_path).encode(), b"a session"} <= told
 
 
-@counted(sample=200, full=2_000)
-def test_visitors_who_vanish_leave_nothing(tmp_path, n):
-    """Streamlit keeps up to 128 of them for two minutes; here for one second, so that it can be seen that they go."""
-    with serve(tmp_path, options=["--server.disconnectedSessionTTL", "1"]) as server:
-
-        async def measure() -> tuple[Usage, Usage, Usage]:
-            async with Visitor(server.url, keep=False) as visitor:
-                await visitor.open("/train")
-                await visitor.see("What to train")
-            await come_and_vanish(server.url, 150)
-            await end_those_who_left(server.url)
-            before = server.usage()
-            await come_and_vanish(server.url, n)
-            during = server.usage()
-            await end_those_who_left(server.url)
-            return before, during, server.usage()
-
-        before, during, after = asyncio.run(measure())
-    assert after.megabytes - before.megabytes < 5 * n / 100
-    assert after.threads <= before.threads + 4
-    assert after.descriptors <= before.descriptors + 4
-    assert during.descriptors > before.descriptors + 20, "it was not seen that they take any"
-
-
 async def end_those_who_left(url: str) -> None:
     """Their time is up after a second; they are cleared away when the next one leaves."""
     await asyncio.sleep(1.5)
     async with Visitor(url, keep=False) as visitor:
         await visitor.open("/")
     await asyncio.sleep(1)
+
+
+async def usage_around(server: Server, n: int) -> tuple[Usage, Usage, Usage]:
+    """What a server takes before, just after, and some time after n visitors have vanished; others did before."""
+    await come_and_vanish(server.url, 150)
+    await end_those_who_left(server.url)
+    before = server.usage()
+    await come_and_vanish(server.url, n)
+    during = server.usage()
+    await end_those_who_left(server.url)
+    return before, during, server.usage()
+
+
+async def is_ready(url: str) -> None:
+    """Wait until all is imported."""
+    async with Visitor(url, keep=False) as visitor:
+        await visitor.open("/train")
+        await visitor.see("What to train")
+
+
+@counted(sample=200, full=2_000)
+def test_visitors_who_vanish_leave_nothing(tmp_path, n):
+    """Streamlit keeps up to 128 of them for two minutes; here for one second, so that it can be seen that they go."""
+    with serve(tmp_path, options=GONE_SOON) as server:
+        asyncio.run(is_ready(server.url))
+        before, during, after = asyncio.run(usage_around(server, n))
+    assert after.megabytes - before.megabytes < 5 * n / 100
+    assert after.threads <= before.threads + 4
+    assert after.descriptors <= before.descriptors + 4
+    assert during.descriptors > before.descriptors + 20, "it was not seen that they take any"
+
+
+def test_an_app_that_keeps_something_of_each_visitor_is_found_out(tmp_path):
+    """Negative control: a tenth of a megabyte, a thread and a file a run."""
+    (tmp_path / "kept.py").write_text("kept = []\n")
+    (tmp_path / "app.py").write_text(HOARDING)
+    with serve(tmp_path, script=tmp_path / "app.py", options=GONE_SOON) as server:
+        before, _, after = asyncio.run(usage_around(server, 100))
+    assert after.megabytes - before.megabytes > 5
+    assert after.threads >= before.threads + 100
+    assert after.descriptors >= before.descriptors + 100
 
 
 def test_a_thousand_idle_connections_lock_nobody_out(tmp_path):
