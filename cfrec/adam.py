@@ -163,7 +163,8 @@ class AdamRun(TorchRun):
         return net.to(self.device)
 
     def _tensors(self, ratings: Ratings) -> tuple[Tensor, Tensor, Tensor]:
-        return tuple(torch.as_tensor(a, device=self.device) for a in (ratings.user_idx, ratings.movie_idx, ratings.rating))  # type: ignore[return-value]
+        arrays = ratings.user_idx, ratings.movie_idx, self._in_units(ratings.rating)
+        return tuple(torch.as_tensor(a, device=self.device) for a in arrays)  # type: ignore[return-value]
 
     def learning_rate(self, progress: float) -> float:
         """The learning rate when this share of the run is done, as it is in batches of this size."""
@@ -171,7 +172,7 @@ class AdamRun(TorchRun):
 
     def _pass(self, epoch: int, must_stop: MustStop) -> float | None:
         total = self._learn(epoch, must_stop)
-        return None if total is None else float(total) / len(self.stars)
+        return None if total is None else float(total) * self.unit**2 / len(self.stars)
 
     def _learn(self, epoch: int, must_stop: MustStop) -> Tensor | None:
         """Go through all ratings once; the sum of squared errors, or None when stopped. Does not wait for the device."""
@@ -219,7 +220,7 @@ class AdamRun(TorchRun):
 
     def _errors(self, users: Tensor, movies: Tensor, stars: Tensor) -> tuple[Tensor, Tensor]:
         """How far each guess is from its stars, and the slope of the batch's mean squared error along each score."""
-        low, high = self.y_range
+        low, high = (stars / self.unit for stars in self.y_range)
         share = self._scores(users, movies).sigmoid_()  # (batch,)
         errors = torch.add(low - stars, share, alpha=high - low)
         return errors, errors * (share - share.square()) * (2 * (high - low) / len(stars))
@@ -230,15 +231,15 @@ class AdamRun(TorchRun):
         return scores.add_(self.offset)
 
     def _loss(self, users: Tensor, movies: Tensor, stars: Tensor, *, clip: bool) -> float:
-        """Mean squared error; of predictions clipped to the ratings' scale, or as the network gives them."""
-        low, high = self.y_range
-        lowest, highest = self.ratings.scale[:2] if clip else self.y_range
+        """Mean squared error, in stars squared; of predictions clipped to the ratings' scale, or as the network gives them."""
+        low, high = (end / self.unit for end in self.y_range)
+        lowest, highest = (end / self.unit for end in (self.ratings.scale[:2] if clip else self.y_range))
         total = torch.zeros((), device=self.device)
         for start in range(0, len(stars), _CHUNK):
             part = slice(start, start + _CHUNK)
             guesses = self._scores(users[part], movies[part]).sigmoid_().mul_(high - low).add_(low)
             total += guesses.clamp_(lowest, highest).sub_(stars[part]).square_().sum()
-        return float(total) / len(stars)
+        return float(total) * self.unit**2 / len(stars)
 
     def _start_loss(self) -> float:
         part = slice(0, 4 * _CHUNK)

@@ -9,6 +9,9 @@ Loss of one rating r of user u for movie m, with predicted stars s and n_u, n_m 
 with e = l2_exponent. At e = 0 this is the usual weighted-lambda regularisation (Zhou et al. 2008, "Large-scale parallel
 collaborative filtering"); at e = 1 a plain ridge on each row. Between the two, rows with few ratings are held
 closer to zero than at e = 0, and rows with many closer than at e = 1.
+
+s and r count in a unit of stars in which the scale is about 4 wide, as MovieLens' are: there the unit is 1, on a scale from 0 to 100 it
+is 32. So the same settings suit every scale. A unit is a power of two, by which numbers are divided exactly.
 """
 
 from __future__ import annotations
@@ -35,6 +38,7 @@ MustStop = Callable[[], bool]  # waits while the run is paused
 Weights = dict[str, Any]  # arrays or tensors by name: user_factors, user_bias, movie_factors, movie_bias
 
 _WARM_UP = 0.25  # share of the steps in which one_cycle rises
+_WORTHLESS = 1.2  # a run's loss is of no use if it is so many times that of guessing the mean
 _DIVERGED = 2.0  # an epoch has diverged if its training loss is this many times the lowest so far, and worse than guessing the mean
 
 
@@ -44,12 +48,17 @@ class Run(ABC):
     def __init__(self, train: Ratings, valid: Ratings, config: TrainConfig, device: str) -> None:
         self.ratings, self.valid_ratings, self.config, self.device = train, valid, config, device
         self.y_range = config.y_range(train.scale)
+        self.unit = train.unit
         low, high = self.y_range
         share = (float(train.rating.mean(dtype=np.float64)) - low) / (high - low)
         self.offset = math.log(share / (1 - share)) if config.start_at_mean else 0.0
         self.guessing = float(train.rating.var())  # mean squared error of always guessing the mean
         self.history: list[EpochMetrics] = []
         self.paused = 0.0  # seconds of this epoch
+
+    def _in_units(self, stars: FloatArray) -> FloatArray:
+        scaled: FloatArray = stars if self.unit == 1 else stars / np.float32(self.unit)
+        return scaled
 
     def _begin(self) -> None:
         self.best_epoch, self.best_loss = 0, self._valid_loss()
@@ -117,9 +126,7 @@ class Run(ABC):
             self._keep_if_best(epoch, valid_loss, self.last)
             self.state = self._snapshot(epoch)
             on_epoch(self.history[-1])
-        if self.best_epoch == 0 and self.best_loss > 0.01 * self.ratings.scale[2] ** 2:
-            return "completed", f"Nothing was learned: no epoch was better than the random start. {self._advice()}"
-        return "completed", ""
+        return "completed", self._disappointment()
 
     def time_epoch(self, epoch: int) -> float:
         """Go through the ratings once and wait until the device has done so; returns the seconds."""
@@ -147,14 +154,24 @@ class Run(ABC):
     def _advice(self) -> str:
         return f"Try a smaller learning rate, such as {self.config.gentler().learning_rate:g}."
 
+    def _disappointment(self) -> str:
+        """Advice if a whole run came to nothing, else nothing."""
+        nothing = 0.01 * self.ratings.scale[2] ** 2
+        if self.best_epoch == 0 and self.best_loss > nothing:
+            return f"Nothing was learned: no epoch was better than the random start. {self._advice()}"
+        if self.best_loss > _WORTHLESS * self.guessing + nothing:
+            return f"It learned too little: always guessing the average rating misses by less. Train for more epochs. {self._advice()}"
+        return ""
+
     def _divergence(self, epoch: int, train_loss: float, valid_loss: float) -> str:
         """Advice if the epoch has diverged, else nothing."""
         limit = max(_DIVERGED * self.lowest_train_loss, self.guessing + 0.01 * self.ratings.scale[2] ** 2)
         if math.isfinite(train_loss) and math.isfinite(valid_loss) and train_loss <= limit:
             self.lowest_train_loss = min(self.lowest_train_loss, train_loss)
             return ""
+        went = f"to {train_loss:.3g}" if math.isfinite(train_loss + valid_loss) else "beyond all numbers"
         return (
-            f"Training diverged in epoch {epoch}: its loss went to {train_loss:.3g} from {self.lowest_train_loss:.3g}. "
+            f"Training diverged in epoch {epoch}: its loss went {went} from {self.lowest_train_loss:.3g}. "
             f"The weights of epoch {self.best_epoch} are kept. {self._advice()}"
         )
 

@@ -197,6 +197,9 @@ class GibbsRun(TorchRun):
     def _valid_loss(self) -> float:
         return self._watched_loss(1)
 
+    def _advice(self) -> str:
+        return "Try fewer factors, or another recipe."
+
     def _keep_if_best(self, epoch: int, valid_loss: float, weights: Weights) -> None:
         """The mean so far is the result: no sweep is chosen."""
         self.best_epoch, self.best_loss, self.best = min(epoch, len(self.history)), valid_loss, weights

@@ -5,6 +5,7 @@ those that predict; similar movies and the map are read from them. No genre, tit
 
 1. Of each rating r, z = r - mean - b_u - b_m is what its user and its movie, taken alone, don't explain. The rating weighs
    w = (1 + 0.17 (r - mean) + 0.57 z) / n_u^0.21: having rated a movie counts, having liked it counts more, and less with the busiest.
+   Ratings count in the unit in which their scale is about 4 wide.
 2. Each movie's weights are divided by (the sum of their squares + that of 7 ordinary ratings)^0.515: a cosine, held back by few ratings.
 3. The singular value decomposition U S V' of that sparse matrix gives the movies' rows V S^0.97, cut to unit length.
 4. Each row moves towards the mean of the 11 well-supported rows that are most like it: few ratings are noisy company.
@@ -68,7 +69,7 @@ def _weigh(ratings: Ratings) -> csr_array:
     """The sparse matrix of users and movies that is decomposed."""
     from scipy.sparse import csr_array
 
-    u, m, stars = ratings.user_idx, ratings.movie_idx, ratings.rating.astype(np.float64)
+    u, m, stars = ratings.user_idx, ratings.movie_idx, ratings.rating.astype(np.float64) / ratings.unit
     centred = stars - stars.mean()
     n_u, n_m = np.bincount(u, minlength=ratings.n_users), np.bincount(m, minlength=ratings.n_movies)
     user_bias, movie_bias = np.zeros(ratings.n_users), np.zeros(ratings.n_movies)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
+from math import log2
 from typing import TypeVar
 
 import numpy as np
@@ -94,6 +95,12 @@ class Ratings:
     def n_movies(self) -> int:
         """Number of distinct movies."""
         return len(self.movies)
+
+    @property
+    def unit(self) -> float:
+        """The power of two by which stars are divided where arithmetic expects a scale that is about 4 wide: 1 for MovieLens' scales."""
+        lowest, highest, _ = self.scale
+        return 2.0 ** round(log2((highest - lowest) / 4)) if highest > lowest else 1.0
 
     def most_rated(self, k: int = 20) -> pd.DataFrame:
         """The k movies with the most ratings, most first."""

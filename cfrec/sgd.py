@@ -56,8 +56,9 @@ class SgdRun(Run):
         self.rows = Rows(_random_rows(random, train.n_users, config), _random_rows(random, train.n_movies, config))
         self._column("user", L2)[:] = penalties(train.user_idx, train.n_users, config.user_l2, config.l2_exponent)
         self._column("movie", L2)[:] = penalties(train.movie_idx, train.n_movies, config.movie_l2, config.l2_exponent)
-        low, high = self.y_range
+        low, high = (stars / self.unit for stars in self.y_range)
         self.link = Link(*_floats(self.offset, low, high - low))
+        self.valid_stars = self._in_units(valid.rating)
         self._arrange(train)
         self._begin()
 
@@ -68,7 +69,8 @@ class SgdRun(Run):
         movie_block = _even_blocks(np.bincount(train.movie_idx, minlength=train.n_movies), self.n_blocks)
         self.triples = Triples(np.empty(n, np.int32), np.empty(n, np.int32), np.empty(n, np.float32))
         self.starts = np.zeros(self.n_blocks**2 + 1, np.int64)
-        arrange(_read_only(Triples(train.user_idx, train.movie_idx, train.rating)), user_block, movie_block, self.triples, self.starts)
+        stars = self._in_units(train.rating)
+        arrange(_read_only(Triples(train.user_idx, train.movie_idx, stars)), user_block, movie_block, self.triples, self.starts)
         seeds = np.random.default_rng(self.config.seed).integers(1, 2**62, self.n_blocks**2).tolist()
         for start, stop, seed in zip(self.starts[:-1].tolist(), self.starts[1:].tolist(), seeds, strict=True):
             shuffle(self.triples, (start, stop), seed)
@@ -91,7 +93,7 @@ class SgdRun(Run):
             if must_stop():
                 return None
             total += self._at_once(learn, self.triples, parts, rule)
-        return total / len(self.ratings)
+        return total * self.unit**2 / len(self.ratings)
 
     def _at_once(self, kernel: Callable[..., None], triples: Triples, parts: Parts, rule: Any) -> float:
         """Have the threads do about equally many parts each; returns the sum of the squared errors."""
@@ -110,14 +112,14 @@ class SgdRun(Run):
 
     def _valid_loss(self) -> float:
         valid = self.valid_ratings
-        return self._loss(Triples(valid.user_idx, valid.movie_idx, valid.rating), *self.ratings.scale[:2])
+        return self._loss(Triples(valid.user_idx, valid.movie_idx, self.valid_stars), *self.ratings.scale[:2])
 
     def _loss(self, ratings: Triples, lowest: float, highest: float) -> float:
-        """Mean squared error of predictions that are clipped to a range."""
-        n = len(ratings.stars)
+        """Mean squared error, in stars squared, of predictions that are clipped to a range, in stars."""
+        n, limits = len(ratings.stars), _floats(lowest / self.unit, highest / self.unit)
         starts = np.arange(0, n, _CHUNK)
         parts = np.column_stack([starts, np.minimum(starts + _CHUNK, n)])
-        return self._at_once(add_squared_errors, _read_only(ratings), parts, (self.link, np.float32(lowest), np.float32(highest))) / n
+        return self._at_once(add_squared_errors, _read_only(ratings), parts, (self.link, *limits)) * self.unit**2 / n
 
     def _column(self, side: str, column: int) -> FloatArray:
         """A column at the end of the users' or movies' rows."""

@@ -163,7 +163,8 @@ class TrainedModel:
     def to_stars(self, score: FloatArray) -> FloatArray:
         """Stars for scores (dot product plus biases plus offset), clipped to the ratings' scale."""
         low, high = self.y_range
-        stars: FloatArray = np.float32(low) + np.float32(high - low) / (np.float32(1) + np.exp(-score))
+        with np.errstate(over="ignore"):  # of a score far below 0 the sigmoid is 0
+            stars: FloatArray = np.float32(low) + np.float32(high - low) / (np.float32(1) + np.exp(-score))
         return stars.clip(self.scale[0], self.scale[1])
 
     def predict_rows(self, user_idx: IntArray, movie_idx: IntArray) -> FloatArray:

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from sklearn.model_selection import train_test_split
@@ -110,3 +112,11 @@ def test_more_movies_than_fit_into_memory_are_refused(monkeypatch):
     assert build_ratings(np.array([1, 1]), np.array([1, 2]), np.array([1.0, 2.0])).n_movies == 2
     with pytest.raises(DataError, match="A table of 3 movies would need about"):
         build_ratings(np.array([1, 1, 1]), np.array([1, 2, 3]), np.array([1.0, 2.0, 3.0]))
+
+
+@pytest.mark.parametrize(
+    ("lowest", "highest", "unit"),
+    [(1, 5, 1), (0.5, 5, 1), (0, 5, 1), (1, 10, 2), (0, 10, 2), (0, 100, 32), (0, 1, 0.25), (3, 3, 1), (-10, 10, 4), (1e6, 5e6, 2**20)],
+)
+def test_the_unit_by_hand(blocks, lowest, highest, unit):
+    assert replace(blocks, scale=(lowest, highest, 1.0)).unit == unit
