@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from cfrec.errors import DeviceError
@@ -31,7 +33,7 @@ def list_devices() -> list[Device]:
     """All kinds of device, available or not, best first; each GPU by its own name."""
     import torch
 
-    cuda = [Device(f"cuda:{k}", torch.cuda.get_device_name(k)) for k in range(torch.cuda.device_count())]
+    cuda = [_ask(k) for k in range(torch.cuda.device_count())]
     if not cuda:
         built = torch.version.cuda is not None
         reason = "no NVIDIA GPU, or its driver, was found" if built else "the installed PyTorch is built without CUDA"
@@ -41,6 +43,20 @@ def list_devices() -> list[Device]:
         built = torch.backends.mps.is_built()
         mps = "it needs an Apple chip and macOS 14 or later" if built else "the installed PyTorch is built without Apple's Metal"
     return [*cuda, Device("mps", "Apple GPU", mps), Device("cpu", "CPU")]
+
+
+def _ask(k: int) -> Device:
+    """The GPU of that number; one may be counted that has fallen off its bus, or that its driver has given up."""
+    import torch
+
+    try:
+        return Device(f"cuda:{k}", torch.cuda.get_device_name(k))
+    except RuntimeError as error:
+        return Device(f"cuda:{k}", "NVIDIA GPU", f"it does not answer ({_first_line(error)})")
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0].rstrip(".")
 
 
 def choose_device(wanted: str = "auto") -> Device:
@@ -68,6 +84,19 @@ def choose_device(wanted: str = "auto") -> Device:
         listed = "; ".join(f"{d.name}: {d.reason or 'ready'}" for d in devices)
         raise DeviceError(f"The device {wanted!r} cannot be used: {chosen.reason}. Use auto, or one that is ready ({listed}).")
     return chosen
+
+
+@contextmanager
+def failures_named(device: str) -> Iterator[None]:
+    """Tell what torch raises when a GPU goes away, or there is no room, from any other error. Raises DeviceError, MemoryError."""
+    try:
+        yield
+    except RuntimeError as error:
+        if device != "cpu":
+            raise DeviceError(f"The device {device} failed: {_first_line(error)}. Train on the CPU, or again when it is back.") from error
+        if "allocate memory" in str(error):
+            raise MemoryError(_first_line(error)) from error
+        raise
 
 
 def cpu_threads(wanted: int, n_ratings: int) -> int:

@@ -9,7 +9,7 @@ from threading import Event
 import torch
 
 from cfrec.config import TrainConfig
-from cfrec.devices import cpu_threads
+from cfrec.devices import cpu_threads, failures_named
 from cfrec.fitting import OnEpoch, Run
 from cfrec.ratings import Ratings
 
@@ -34,10 +34,10 @@ class TorchRun(Run):
 
     def fit(self, on_epoch: OnEpoch, stop: Event, pause: Event) -> tuple[str, str]:
         """Run the epochs; returns (outcome, advice)."""
-        with use_threads(self.n_threads):
+        with use_threads(self.n_threads), failures_named(self.device):
             return super().fit(on_epoch, stop, pause)
 
     def time_epoch(self, epoch: int) -> float:
         """Go through the ratings once and wait until the device has done so; returns the seconds."""
-        with use_threads(self.n_threads):
+        with use_threads(self.n_threads), failures_named(self.device):
             return super().time_epoch(epoch)

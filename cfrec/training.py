@@ -15,7 +15,7 @@ import pandas as pd
 
 from cfrec.compiled import load_kernels
 from cfrec.config import TrainConfig
-from cfrec.devices import choose_device
+from cfrec.devices import choose_device, failures_named
 from cfrec.errors import DataError
 from cfrec.fitting import OnEpoch, Run
 from cfrec.likeness import learn_likeness
@@ -138,16 +138,23 @@ def load_method(config: TrainConfig) -> Callable[[Ratings, Ratings], Run]:
         sgd.prepare()
         return lambda train, valid: sgd.SgdRun(train, valid, config)
     device = choose_device(config.device).name
+    kind: Callable[[Ratings, Ratings, TrainConfig, str], Run]
     if config.method == "gibbs":
         from cfrec.gibbs import GibbsRun
 
-        place = "cpu" if device == "mps" else device  # which has no sparse matrices
-        return lambda train, valid: GibbsRun(train, valid, config, place)
-    if config.method == "sgd":
-        logger.info("on %s the recipe %s is trained by Adam", device, config.recipe)
-    from cfrec.adam import AdamRun
+        kind, device = GibbsRun, "cpu" if device == "mps" else device  # which has no sparse matrices
+    else:
+        from cfrec.adam import AdamRun
 
-    return lambda train, valid: AdamRun(train, valid, fitted, device)
+        kind = AdamRun
+        if config.method == "sgd":
+            logger.info("on %s the recipe %s is trained by Adam", device, config.recipe)
+
+    def make_run(train: Ratings, valid: Ratings) -> Run:
+        with failures_named(device):
+            return kind(train, valid, fitted, device)
+
+    return make_run
 
 
 def _as_fitted(config: TrainConfig) -> TrainConfig:
