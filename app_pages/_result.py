@@ -107,7 +107,7 @@ def _accept(new: cfrec.TrainedModel, name: str) -> None:
         if model_stamp(folder) is None or state.load_stored(folder.name).version != new.version:
             cfrec.save_model(new, folder, overwrite=False)
     except cfrec.CfrecError as error:
-        st.session_state["_save_problem"] = f"The new model could not be stored. {error}"
+        st.session_state["_save_problem"] = f"The new model could not be stored. {words.told(error)}"
         return
     state.use_model(folder.name)
     st.toast(f"All pages show “{folder.name}” now.", icon=":material/check:")

@@ -15,7 +15,7 @@ import streamlit as st
 from streamlit import net_util
 
 import cfrec
-from app_pages._words import plain
+from app_pages._words import plain, told
 from cfrec import warm
 from cfrec.board import JobBoard
 from cfrec.checkpoints import Checkpoint, sweep_checkpoints, unfinished_runs
@@ -167,7 +167,7 @@ def model_in_use() -> cfrec.TrainedModel:
         return load_stored(name)
     except cfrec.CfrecError as error:
         problem = error
-    st.error(f"The model “{plain(name)}” cannot be shown. {plain(str(problem))}")
+    st.error(f"The model “{plain(name)}” cannot be shown. {told(problem)}")
     if name != SHIPPED:
         st.button("Use the model that ships with cfrec", on_click=use_model, args=[SHIPPED], type="primary")
     st.stop()

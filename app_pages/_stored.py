@@ -14,6 +14,7 @@ import streamlit as st
 import cfrec
 from app_pages import _show as show
 from app_pages import _state as state
+from app_pages import _words as words
 from cfrec.packing import unpack_model
 from cfrec.storage import StoredModel, model_folder, model_stamp, rename_model
 
@@ -58,7 +59,7 @@ def show_said() -> None:
 
 
 def _object(error: cfrec.CfrecError, next_step: str = "") -> None:
-    st.session_state[_PROBLEM] = show.plain(f"{error} {next_step}".strip())
+    st.session_state[_PROBLEM] = words.told(f"{error} {next_step}".strip())
 
 
 def show_problem() -> None:

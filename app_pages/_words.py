@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import re
 from dataclasses import fields
+from pathlib import Path
 from typing import NamedTuple
 
 from cfrec.config import TrainConfig
+from cfrec.datasets import data_home
+
+_ROOT = r"(?<![\w.~:/\\])(?:~\w*|[A-Za-z]:)?[/\\]"  # where a path may begin, of a disk or of a home
+_PATH = re.compile(rf"(?<=['\"“]){_ROOT}[^'\"”]*(?=['\"”])|{_ROOT}[^\s'\"“”,;:()]+")
 
 
 class Word(NamedTuple):
@@ -184,3 +191,11 @@ def capital(text: str) -> str:
 def plain(text: str) -> str:
     """Text from a data set, for a place that reads Markdown: shown as it is written."""
     return "".join(f"\\{c}" if c in r"\`*_{}[]()<>#+-.!|~$:" else c for c in text)
+
+
+def told(problem: object) -> str:
+    """An error as strangers may read it: shown as it is written, but for where things lie on this machine: of a path, the last name."""
+    text = str(problem)
+    for folder in filter(lambda folder: folder.name, (data_home(), Path.home(), Path.cwd())):  # these may have spaces
+        text = text.replace(f"{folder}{os.sep}", os.sep).replace(str(folder), f"{os.sep}{folder.name}")
+    return plain(_PATH.sub(lambda path: re.split(r"[/\\]", path[0].rstrip("/\\."))[-1] + "." * path[0].endswith("."), text))

@@ -78,7 +78,7 @@ def show_entry(entry: StoredModel, *, used: bool) -> None:
                     st.badge("ships with cfrec", color="gray")
                 if problem:
                     st.badge("cannot be used", color="red")
-            st.caption(show.plain(problem) if problem else summary(entry))
+            st.caption(words.told(problem) if problem else summary(entry))
             if name == state.SHIPPED:
                 st.caption("It cannot be renamed or deleted, so that there is always a model to start from.")
         with actions, st.container(horizontal=True, horizontal_alignment="right", gap="xsmall"):
@@ -120,7 +120,7 @@ def show_upload(names: Collection[str]) -> None:
         try:
             trained = stored.unpack(file)
         except cfrec.CfrecError as error:
-            st.error(show.plain(str(error)))
+            st.error(words.told(error))
             return
         key = f"upload-name-{file.file_id}"
         with st.form("upload", border=False):
