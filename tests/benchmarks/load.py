@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import re
 import sys
 import tempfile
@@ -102,10 +103,11 @@ async def measure_load(server: Server, options: argparse.Namespace) -> None:
         usages["training alone"] = server.usage()
     peak: list[Usage] = []
     watch = asyncio.create_task(peak_usage(server, peak))
-    begin = await round_now(server.url) if options.training else (0.0, 0)
+    begin, own = await round_now(server.url) if options.training else (0.0, 0), time.process_time()
     measured = await crowd(server.url, options.sessions, options.seconds, watching=options.training)
     end = await round_now(server.url) if options.training else (0.0, 1)
     watch.cancel()
+    own = time.process_time() - own
     usages["peak"] = peak[-1]
     await settle(server.url, options.settle)
     usages["after"] = server.usage()
@@ -115,6 +117,7 @@ async def measure_load(server: Server, options: argparse.Namespace) -> None:
         loaded = seconds_a_round(begin, end)
         print(f"a round of training: {1e3 * alone:.0f} ms alone, {1e3 * loaded:.0f} ms beside them: × {loaded / alone:.2f}   goal: × 1.25")
     show_usage(usages)
+    print(f"the visitors themselves took {own:.1f} s of CPU; load of the machine in the last minute: {os.getloadavg()[0]:.1f}")
 
 
 async def settle(url: str, seconds: float) -> None:
