@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import re
 from importlib.metadata import version
 from math import exp
 
@@ -16,7 +15,6 @@ from cfrec.walkthrough import network_layers, network_text
 
 _LIBRARIES = {"Streamlit": "streamlit", "PyTorch": "torch", "scikit-learn": "scikit-learn", "NumPy": "numpy", "pandas": "pandas"}
 _LIBRARIES |= {"Altair": "altair", "Plotly": "plotly"}
-_DOI = re.compile(r"https://doi\.org/[\w./()-]*\w")
 _LAYERS = {  # layer -> what it holds
     "user_factors": "taste numbers of each person",
     "user_bias": "generosity of each person",
@@ -127,17 +125,8 @@ def show_source(trained: cfrec.TrainedModel) -> None:
     st.markdown(f"The model in use learned from **{show.plain(source.title)}**, {trained.n_train + trained.n_valid:,} ratings.")
     st.markdown(f"**Licence.** {show.plain(source.licence) or 'None was given with this data. Its owner decides what it may be used for.'}")
     if source.citation:
-        st.markdown(f"**To be cited as.** {_with_link(source.citation)}")
+        st.markdown(f"**To be cited as.** {words.linked(source.citation)}")
     st.caption("The single ratings are neither part of cfrec nor stored in a model: only titles, counts, averages and learned numbers are.")
-
-
-def _with_link(citation: str) -> str:
-    """A citation as it is written, but for its DOI, which can be followed."""
-    found = _DOI.search(citation)
-    if found is None:
-        return show.plain(citation)
-    before, after = citation[: found.start()], citation[found.end() :]
-    return f"{show.plain(before)}<{found[0]}>{show.plain(after)}"
 
 
 @st.cache_data(max_entries=1, show_spinner=False)

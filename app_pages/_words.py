@@ -14,6 +14,11 @@ from cfrec.datasets import data_home
 _ROOT = r"(?<![\w.~:/\\])(?:~\w*|[A-Za-z]:)?[/\\]"  # where a path may begin, of a disk or of a home
 _PATH = re.compile(rf"(?<=['\"“]){_ROOT}[^'\"”]*(?=['\"”])|{_ROOT}[^\s'\"“”,;:()]+")
 
+_READ_ANYWAY = re.compile(  # inside of what Streamlit makes links, icons, emoji, arrows and dashes of even where all signs are escaped
+    r"(?i)(?<=:)(?=[\w/+-])|(?<=www)(?=\.)|(?=@)|(?<=[-<>~])(?=[-=>])"
+)
+_SOURCES = re.compile(r"(https://(?:(?:files\.)?grouplens|doi)\.org/[\w./()-]*\w/?)")
+
 
 class Word(NamedTuple):
     """What an idea is called in the app, and what to say when asked."""
@@ -189,8 +194,13 @@ def capital(text: str) -> str:
 
 
 def plain(text: str) -> str:
-    """Text from a data set, for a place that reads Markdown: shown as it is written."""
-    return "".join(f"\\{c}" if c in r"\`*_{}[]()<>#+-.!|~$:" else c for c in text)
+    """Text from a data set, for a place that reads Markdown: shown as it is written, with signs of no width where escapes don't help."""
+    return "".join(f"\\{c}" if c in r"\`*_{}[]()<>#+-.!|~$:&" else c for c in _READ_ANYWAY.sub("\u2060", text))
+
+
+def linked(text: str) -> str:
+    """Like ``plain``, but where the data sets come from can be followed: GroupLens, and the DOIs of papers."""
+    return "".join(f"<{part}>" if k % 2 else plain(part) for k, part in enumerate(_SOURCES.split(text)))
 
 
 def told(problem: object) -> str:
@@ -198,4 +208,4 @@ def told(problem: object) -> str:
     text = str(problem)
     for folder in filter(lambda folder: folder.name, (data_home(), Path.home(), Path.cwd())):  # these may have spaces
         text = text.replace(f"{folder}{os.sep}", os.sep).replace(str(folder), f"{os.sep}{folder.name}")
-    return plain(_PATH.sub(lambda path: re.split(r"[/\\]", path[0].rstrip("/\\."))[-1] + "." * path[0].endswith("."), text))
+    return linked(_PATH.sub(lambda path: re.split(r"[/\\]", path[0].rstrip("/\\."))[-1] + "." * path[0].endswith("."), text))

@@ -42,7 +42,7 @@ from cfrec.plots import bars  # noqa: E402
 def show_model(trained: cfrec.TrainedModel) -> None:
     st.subheader("The model in use", anchor=False)
     with st.container(horizontal=True):
-        st.metric("Learned from", trained.source.title, border=True, help=f"Stored as “{state.model_name()}”.")
+        st.metric("Learned from", show.plain(trained.source.title), border=True, help=f"Stored as “{show.plain(state.model_name())}”.")
         st.metric(
             "Trained on", trained.created[:10], border=True, help=f"{trained.created} (UTC), in {words.duration(trained.fit_seconds)}."
         )
@@ -96,4 +96,4 @@ def show_without_ratings(trained: cfrec.TrainedModel) -> None:
 model = state.model_in_use()
 show_model(model)
 show_data(model)
-st.caption(words.plain(f"Data: {model.source.title}. {model.source.licence} {model.source.citation}"))
+st.caption(words.linked(f"Data: {model.source.title}. {model.source.licence} {model.source.citation}"))

@@ -131,7 +131,9 @@ def _points(places: pd.DataFrame, look: Look) -> list[Any]:
         for genre in genres:
             of_genre = np.flatnonzero(places["genre"] == genre).tolist()
             marker = {"size": _size(look), "color": marks[genre][0], "symbol": marks[genre][1], "opacity": opacity}
-            traces.append(_scatter(places, of_genre, look.axes, mode="markers", name=genre, marker=marker, **_hover(places, of_genre)))
+            traces.append(
+                _scatter(places, of_genre, look.axes, mode="markers", name=_plain(genre), marker=marker, **_hover(places, of_genre))
+            )
         return traces
     marker = {"size": _size(look), "opacity": opacity} | _scale(places, look.colour)
     return [_scatter(places, rows, look.axes, mode="markers", showlegend=False, marker=marker, **_hover(places, rows))]
