@@ -118,7 +118,7 @@ def test_text_ids_and_titles_that_look_like_markup(open_page, models, trained, n
     cfrec.save_model(dataclasses.replace(trained, movies=movies), models / "mine")
     app = open_page("similar", {"model": "mine", "film": "tt00", "min_ratings": "0"})
     titles = [text.value for text in app.markdown]
-    assert "**\\*\\*Bold\\*\\* \\[x\\]\\(http\\://x\\) \\$a\\$ \\<b\\>**" in titles
+    assert "**\\*\\*Bold\\*\\* \\[x\\]\\(http\\:\u2060//x\\) \\$a\\$ \\<b\\>**" in titles
     assert says(app, "no genre in common")
 
 
