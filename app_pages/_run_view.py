@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from math import sqrt
+from typing import TYPE_CHECKING
 
 import streamlit as st
 
@@ -16,7 +17,10 @@ from cfrec.jobs import READING, WAITING, JobSnapshot, TrainingJob
 from cfrec.plots import learning_rate_chart, loss_drawing, loss_points
 from cfrec.trained import EpochMetrics
 
-POLL = 0.25  # seconds between updates
+if TYPE_CHECKING:
+    import pandas
+
+POLL = 0.5  # seconds between updates: sooner ones would cut off, where many watch, those that are still being drawn
 _PACE, _SHOW = 0.3, 4.0  # a round is drawn for at least so many seconds, but all of them within so many
 CHART_COLUMNS = {
     "series": "Of",
@@ -114,15 +118,22 @@ def _turn(job: TrainingJob) -> str:
 
 
 def _chart(job: TrainingJob, now: JobSnapshot, history: Sequence[EpochMetrics], before: Sequence[EpochMetrics]) -> None:
-    points = loss_points(history, before, {words.BASELINES[name]: loss for name, loss in now.baselines.items()})
-    top = 1.04 * sqrt(now.baselines["mean"])
+    def points() -> pandas.DataFrame:
+        return loss_points(history, before, {words.BASELINES[name]: loss for name, loss in now.baselines.items()})
+
     latest = (
         f"after round {len(history)} of {job.config.epochs} the average miss is {sqrt(history[-1].valid_loss):.3f} stars"
         if history
         else "no round yet"
     )
-    drawing = loss_drawing(job.config.epochs, top)
-    show.chart(drawing, points, "losses", alt=f"Line chart of the average miss by round: {latest}", columns=CHART_COLUMNS)
+    show.drawn_once(
+        lambda: (loss_drawing(job.config.epochs, 1.04 * sqrt(now.baselines["mean"])), points()),
+        points,
+        "losses",
+        version=f"{job.id} {len(history)} {len(before)}",
+        alt=f"Line chart of the average miss by round: {latest}",
+        columns=CHART_COLUMNS,
+    )
 
 
 def _buttons(job: TrainingJob, now: JobSnapshot, over: bool) -> None:

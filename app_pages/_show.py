@@ -83,11 +83,12 @@ def _download(data: pandas.DataFrame | Sequence[Mapping[str, object]], name: str
     )
 
 
-def as_table(data: pandas.DataFrame, name: str, *, columns: Mapping[str, Any] | None = None) -> None:
-    """What a chart shows, as a table that is sent once it is opened."""
+def as_table(data: pandas.DataFrame | Callable[[], pandas.DataFrame], name: str, *, columns: Mapping[str, Any] | None = None) -> None:
+    """What a chart shows, as a table that is made and sent once it is opened."""
     with st.expander("Show as table", type="compact", key=f"table-{name}", on_change="rerun") as expander:
         if expander.open:
-            table(data, name, alt=f"The numbers of the chart above: {name}", columns=columns)
+            numbers = data() if callable(data) else data
+            table(numbers, name, alt=f"The numbers of the chart above: {name}", columns=columns)
 
 
 def chart(
@@ -111,22 +112,29 @@ def chart(
 
 
 def drawn_once(
-    draw: Callable[[], altair.TopLevelMixin],
-    data: pandas.DataFrame,
+    draw: Callable[[], altair.TopLevelMixin | tuple[dict[str, Any], pandas.DataFrame]],
+    data: pandas.DataFrame | Callable[[], pandas.DataFrame],
     name: str,
     *,
     version: str,
     alt: str,
     columns: Mapping[str, Any] | None = None,
 ) -> None:
-    """Like ``chart``, but drawn once for all visitors as long as name, version, ``alt`` and theme are the same: a drawing takes 0.1 s."""
+    """Like ``chart``, but drawn once for all visitors as long as name, version, ``alt`` and theme are the same: a drawing takes 0.1 s.
+
+    ``draw`` gives an Altair chart, or a Vega-Lite drawing and what it draws.
+    """
     _kept_drawing(name, version, alt, st.context.theme.type, draw)
     as_table(data, name, columns=columns)
 
 
 @st.cache_data(max_entries=100, show_spinner=False)
-def _kept_drawing(name: str, version: str, alt: str, theme: str | None, _draw: Callable[[], altair.TopLevelMixin]) -> None:  # noqa: ARG001
-    st.altair_chart(_draw(), alt=alt, key=f"chart-{name}")
+def _kept_drawing(name: str, version: str, alt: str, theme: str | None, _draw: Callable[[], Any]) -> None:  # noqa: ARG001
+    drawing = _draw()
+    if isinstance(drawing, tuple):
+        st.vega_lite_chart(drawing[1], deepcopy(drawing[0]), alt=alt, key=f"chart-{name}")
+    else:
+        st.altair_chart(drawing, alt=alt, key=f"chart-{name}")
 
 
 def film_card(trained: cfrec.TrainedModel, movie_id: object) -> None:

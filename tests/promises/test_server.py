@@ -26,6 +26,7 @@ SETTINGS = tomllib.loads(Path(".streamlit/config.toml").read_text())
         ("client", "showErrorDetails", "none"),
         ("client", "toolbarMode", "viewer"),
         ("browser", "gatherUsageStats", False),
+        ("runner", "postScriptGC", False),
     ],
 )
 def test_what_is_shipped(section, name, value):
