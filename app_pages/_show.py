@@ -100,12 +100,14 @@ def chart(
     columns: Mapping[str, Any] | None = None,
     on_select: Callable[[], None] | Literal["ignore"] = "ignore",
 ) -> None:
-    """A chart, what it shows in words for those who cannot see it, and its table. A Vega-Lite drawing (a dict) draws ``data``.
+    """A chart, what it shows in words for those who cannot see it, and its table. A Vega-Lite drawing (a dict) draws ``data``,
+    or what it has under ``datasets``.
 
     ``on_select`` is called when a mark is clicked, and finds it in ``st.session_state[f"chart-{name}"]["selection"]``.
     """
     if isinstance(drawing, dict):
-        st.vega_lite_chart(data, deepcopy(drawing), alt=alt, key=f"chart-{name}", on_select=on_select)
+        spec = {part: content if part == "datasets" else deepcopy(content) for part, content in drawing.items()}
+        st.vega_lite_chart(None if "datasets" in spec else data, spec, alt=alt, key=f"chart-{name}", on_select=on_select)
     else:
         st.altair_chart(drawing, alt=alt, key=f"chart-{name}", on_select=on_select)
     as_table(data, name, columns=columns)

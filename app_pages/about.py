@@ -1,6 +1,7 @@
 """How it works: four pictures drawn from the model in use, then the small print."""
 
 from math import sqrt
+from typing import Any
 
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
@@ -33,6 +34,13 @@ def naive_losses(trained: cfrec.TrainedModel, _ratings: cfrec.Ratings) -> dict[s
     if learned_from.fingerprint() != trained.fingerprint:
         return {}
     return {words.BASELINES[name]: loss for name, loss in baseline_losses(learned_from, kept_aside).items()}
+
+
+@st.cache_resource(max_entries=8, show_spinner=False, hash_funcs=state.BY_VERSION)
+def numbers_of(trained: cfrec.TrainedModel, titles: tuple[str, ...], _shown: Walkthrough) -> tuple[Any, Any]:  # noqa: ARG001  # the cache's key
+    """Of the films shown: what they differ most in, and their popularity scores."""
+    scores = cfrec.movie_biases(trained).set_index("movie_id").loc[_shown.movie_ids, ["stars"]].assign(film=_shown.titles)
+    return likeness_cells(trained, _shown, N_NUMBERS), scores
 
 
 def picture(number: int, heading: str) -> tuple[DeltaGenerator, DeltaGenerator]:
@@ -90,8 +98,7 @@ def show_numbers(trained: cfrec.TrainedModel, shown: Walkthrough) -> None:
         )
     told.caption(f"The {numbers_shown} in which these films differ most. Blue, +: above zero. Orange, −: below.")
     told.page_link("app_pages/similar.py", label="Find films alike", icon=":material/search:")
-    cells = likeness_cells(trained, shown, N_NUMBERS)
-    scores = cfrec.movie_biases(trained).set_index("movie_id").loc[shown.movie_ids, ["stars"]].assign(film=shown.titles)
+    cells, scores = numbers_of(trained, tuple(shown.titles), shown)
     best = scores.loc[scores["stars"].idxmax()]
     numbers = cells.pivot(index="film", columns="number", values="value").rename(columns=str)
     alt = f"{numbers_shown} of {len(shown.titles)} films; the highest popularity score: {best['film']}, {words.stars(best['stars'])}"

@@ -113,6 +113,11 @@ def view_for(signature: tuple[Any, ...], space: bool) -> dict[str, Any]:
     return dict(view)
 
 
+@st.cache_resource(max_entries=12, show_spinner=False)
+def _figure(version: str, ids: tuple[object, ...], looks: str, _shown: Any, _look: Look) -> Any:  # noqa: ARG001  # the cache's key
+    return factor_map(_shown, _look)
+
+
 def draw(trained: cfrec.TrainedModel, shown: Any, look: Look, picked: object, neighbours: Any) -> Look:
     """The figure, and the listener to it."""
     ids = shown["movie_id"].tolist()
@@ -127,7 +132,7 @@ def draw(trained: cfrec.TrainedModel, shown: Any, look: Look, picked: object, ne
     alt = f"Map of {len(shown)} films by {', '.join(map(_direction, look.axes))}"
     with st.container(key="map"):
         config = {"scrollZoom": not space, "displaylogo": False, "modeBarButtonsToRemove": ["select2d", "lasso2d", "toImage"]}
-        st.plotly_chart(factor_map(shown, look), key="figure", config=config, height=HEIGHT, alt=alt)
+        st.plotly_chart(_figure(trained.version, tuple(ids), repr(look), shown, look), key="figure", config=config, height=HEIGHT, alt=alt)
     listen("listener", "map", space=space, on_pick=pick_from_click, on_narrow=go_flat)
     return look
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -101,7 +102,7 @@ def bias_dumbbells(films: pd.DataFrame, domain: tuple[float, float], *, ink: str
     )
 
 
-def bias_scatter(films: pd.DataFrame, scale: tuple[float, float], *, ink: str = GREY, height: int = 560) -> alt.LayerChart:
+def bias_scatter(films: pd.DataFrame, scale: tuple[float, float], *, ink: str = GREY, height: int = 560) -> dict[str, Any]:
     """All films: plain average against popularity score, the larger the more ratings; on the diagonal they are the same.
 
     Parameters
@@ -113,49 +114,68 @@ def bias_scatter(films: pd.DataFrame, scale: tuple[float, float], *, ink: str = 
         Of the ratings, in stars.
     ink : str
         Colour of what is written, and round what is highlighted.
-    """
-    import altair as alt
 
-    ends = [scale[0] - 0.1, scale[1] + 0.1]
-    domain = alt.Scale(domain=ends, nice=False)
-    x = alt.X("mean_rating:Q", scale=domain, title="Plain average, stars", axis=alt.Axis(format=".1f", tickCount=5))
-    y = alt.Y("stars:Q", scale=domain, title="Popularity score, stars", axis=alt.Axis(format=".1f", tickCount=5))
-    size = _size_by_ratings(films)
+    Returns
+    -------
+    dict
+        Vega-Lite, with the tables that it draws under ``datasets``. The rest is made once and shared: read-only.
+    """
+    ends = scale[0] - 0.1, scale[1] + 0.1
     films = films[["movie_id", "title", "mean_rating", "stars", "n_ratings", "shown", "label"]]
     films = films.sort_values("n_ratings", ascending=False)  # small dots lie on large ones
     marked = films[films["label"] != ""]
-    picked = alt.selection_point(name="picked", fields=["movie_id"], on="click", toggle=False)
-    tips = _film_tips()
-    few, enough = alt.Chart(films[~films["shown"]]), alt.Chart(films[films["shown"]])
-    layers = [
-        alt.Chart(pd.DataFrame({"mean_rating": ends, "stars": ends})).mark_line(color=GREY, strokeDash=[5, 4]).encode(x=x, y=y),
-        few.mark_point(color=GREY, opacity=0.7, strokeWidth=1, size=22).encode(x=x, y=y, tooltip=tips),
-        enough.mark_circle(color=BLUE, opacity=0.85, stroke="white", strokeWidth=0.5).encode(x=x, y=y, size=size, tooltip=tips),
-        alt.Chart(marked).mark_circle(color=ORANGE, opacity=1, stroke=ink, strokeWidth=2, size=160).encode(x=x, y=y, tooltip=tips),
-    ]
-    layers[2] = layers[2].add_params(picked)
     gap = 20 * (ends[1] - ends[0]) / (height - 150)  # between lines of text; axis and legend take some of the height
     high = marked["mean_rating"] > sum(scale) / 2
-    for side, here in (("left", marked[high]), ("right", marked[~high])):
-        layers += _labels(_beside(here, side, gap, ends[1]), side, domain, ink)
-    return alt.layer(*layers, height=height)
+    tables = {
+        "diagonal": pd.DataFrame({"mean_rating": ends, "stars": ends}),
+        "few": films[~films["shown"]],
+        "enough": films[films["shown"]],
+        "marked": marked,
+        "left": _beside(marked[high], "left", gap, ends[1]),
+        "right": _beside(marked[~high], "right", gap, ends[1]),
+    }
+    return _scatter_drawing(ends, max(int(films["n_ratings"].max()), 1), ink, height) | {"datasets": tables}
 
 
-def _labels(places: pd.DataFrame, side: str, domain: alt.Scale, ink: str) -> list[alt.Chart]:
+@lru_cache(maxsize=32)
+def _scatter_drawing(ends: tuple[float, float], most: int, ink: str, height: int) -> dict[str, Any]:
+    """The scatter without its tables: Altair takes 0.1 s to make and check it."""
+    import altair as alt
+
+    domain = alt.Scale(domain=list(ends), nice=False)
+    x = alt.X("mean_rating:Q", scale=domain, title="Plain average, stars", axis=alt.Axis(format=".1f", tickCount=5))
+    y = alt.Y("stars:Q", scale=domain, title="Popularity score, stars", axis=alt.Axis(format=".1f", tickCount=5))
+    picked = alt.selection_point(name="picked", fields=["movie_id"], on="click", toggle=False)
+    tips = _film_tips()
+    diagonal, few, enough, marked = (alt.Chart(alt.NamedData(name)) for name in ("diagonal", "few", "enough", "marked"))
+    layers = [
+        diagonal.mark_line(color=GREY, strokeDash=[5, 4]).encode(x=x, y=y),
+        few.mark_point(color=GREY, opacity=0.7, strokeWidth=1, size=22).encode(x=x, y=y, tooltip=tips),
+        enough.mark_circle(color=BLUE, opacity=0.85, stroke="white", strokeWidth=0.5)
+        .encode(x=x, y=y, size=_size_by_ratings(most), tooltip=tips)
+        .add_params(picked),
+        marked.mark_circle(color=ORANGE, opacity=1, stroke=ink, strokeWidth=2, size=160).encode(x=x, y=y, tooltip=tips),
+    ]
+    for side in ("left", "right"):
+        layers += _labels(side, domain, ink)
+    spec: dict[str, Any] = alt.layer(*layers, height=height).to_dict()
+    return spec
+
+
+def _labels(side: str, domain: alt.Scale, ink: str) -> list[alt.Chart]:
     """Text on one side of the dots, and lines that lead to it."""
     import altair as alt
 
-    base = alt.Chart(places).encode(x=alt.X("label_x:Q", scale=domain), y=alt.Y("label_y:Q", scale=domain))
+    base = alt.Chart(alt.NamedData(side)).encode(x=alt.X("label_x:Q", scale=domain), y=alt.Y("label_y:Q", scale=domain))
     align, dx = ("right", -16) if side == "left" else ("left", 16)
     text = base.mark_text(color=ink, align=align, dx=dx, fontSize=13, fontWeight="bold", limit=alt.expr("width / 2 + 40"))
     line = base.mark_rule(color=ink, opacity=0.5)
     return [line.encode(x2=alt.X2("mean_rating:Q"), y2=alt.Y2("stars:Q")), text.encode(text=alt.Text("label:N"))]
 
 
-def _size_by_ratings(films: pd.DataFrame) -> alt.Size:
+def _size_by_ratings(most: int) -> alt.Size:
     import altair as alt
 
-    most = max(int(films["n_ratings"].max()), 1)
     steps = [step * 10**power for power in range(1, 8) for step in (1, 5) if step * 10**power <= most][-4:] or [most]
     legend = alt.Legend(orient="bottom", values=steps, format=",d", symbolStrokeWidth=0)
     return alt.Size("n_ratings:Q", title="Ratings", scale=alt.Scale(domain=[0, most], range=[12, 380]), legend=legend)

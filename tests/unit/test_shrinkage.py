@@ -75,9 +75,8 @@ def test_dumbbells_say_how_many_ratings_and_keep_namesakes_apart():
     assert spec["height"] > bias_dumbbells(films[:1], (1, 5)).to_dict()["height"]
 
 
-def layers_with_rows(chart):
-    spec = chart.to_dict()
-    return [(layer, spec["datasets"][layer["data"]["name"]]) for layer in spec["layer"]], spec
+def layers_with_rows(spec):
+    return [(layer, spec["datasets"][layer["data"]["name"]].to_dict("records")) for layer in spec["layer"]], spec
 
 
 def test_scatter_layers(biases):
