@@ -95,6 +95,7 @@ def test_what_was_chosen_survives_a_page_change_and_a_reload(open_page):
     assert films(page) == chosen
 
 
+@pytest.mark.slow
 def test_train_stop_accept_and_undo(open_page, ml_100k):
     page = open_page("/similar?film=50")
     before = films(page)
@@ -257,6 +258,7 @@ def turn(page):
     page.mouse.up()
 
 
+@pytest.mark.slow
 def test_a_click_in_space_picks_a_film_and_the_camera_stays(open_page):
     page = open_page("/map", height=1000)
     drawn_map(page)
