@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import streamlit as st
+from streamlit.dataframe_util import convert_pandas_df_to_arrow_bytes
 
 import cfrec
 from app_pages import _show as show
@@ -92,15 +93,30 @@ def show_all(trained: cfrec.TrainedModel, films: pandas.DataFrame, chosen: dict[
             st.caption(f"This film is {why}.")
         st.page_link("app_pages/similar.py", label="Films like this one", icon=":material/search:", query_params={"film": str(card)})
     with right:
-        labelled = films["movie_id"].isin([*found, card])
-        films = films.assign(label=films["title"].where(labelled, ""))
-        drawn = films if len(films) <= MOST_DRAWN else films[films.index.isin(films.sample(MOST_DRAWN, random_state=0).index) | labelled]
-        drawing = bias_scatter(drawn, trained.scale[:2], ink=show.ink())
-        show.chart(drawing, films[COLUMNS], "all-films", alt=scatter_alt(films), on_select=pick_clicked)
-        explain_picture(films, len(drawn))
+        drawing, alt = drawing_of(trained, (*found, card), tuple(chosen.items()), show.ink(), films)
+        show.chart(drawing, films[COLUMNS], "all-films", alt=alt, on_select=pick_clicked)
+        explain_picture(films)
 
 
-def explain_picture(films: pandas.DataFrame, n_drawn: int) -> None:
+@st.cache_resource(max_entries=16, show_spinner=False, hash_funcs=state.BY_VERSION)
+def drawing_of(
+    trained: cfrec.TrainedModel,
+    labelled: tuple[object, ...],
+    chosen: tuple[tuple[str, Any], ...],  # noqa: ARG001  # the cache's key
+    ink: str,
+    _films: pandas.DataFrame,
+) -> tuple[dict[str, Any], str]:
+    """The picture, ready to be sent, and what it shows in words: made once for all who choose the same."""
+    marked = _films["movie_id"].isin(labelled)
+    drawn = _films.assign(label=_films["title"].where(marked, ""))
+    if len(_films) > MOST_DRAWN:
+        drawn = drawn[drawn.index.isin(drawn.sample(MOST_DRAWN, random_state=0).index) | marked]
+    drawing = bias_scatter(drawn, trained.scale[:2], ink=ink)
+    tables = {name: convert_pandas_df_to_arrow_bytes(table) for name, table in drawing["datasets"].items()}
+    return drawing | {"datasets": tables}, scatter_alt(_films)
+
+
+def explain_picture(films: pandas.DataFrame) -> None:
     unknown = films[films["bias"] == 0]
     sentences = [
         "A dot is a film, larger the more ratings it has; hollow and grey: fewer than you ask for.",
@@ -110,8 +126,8 @@ def explain_picture(films: pandas.DataFrame, n_drawn: int) -> None:
     if len(unknown):
         level = words.stars(unknown["stars"].iloc[0])
         sentences.append(f"In the level row at {level}: {words.plural(len(unknown), 'film')} nothing was learned of.")
-    if n_drawn < len(films):
-        sentences.append(f"{n_drawn:,} of {len(films):,} films are drawn.")
+    if len(films) > MOST_DRAWN:
+        sentences.append(f"About {MOST_DRAWN:,} of {len(films):,} films are drawn.")
     st.caption(" ".join(sentences))
 
 

@@ -87,6 +87,15 @@ def show_nothing(trained: cfrec.TrainedModel, chosen: dict[str, Any]) -> None:
             st.button("Take away all filters", on_click=loosen_all, key="loosen-all")
 
 
+@st.cache_resource(max_entries=16, show_spinner=False, hash_funcs=state.BY_VERSION)
+def lists_of(trained: cfrec.TrainedModel, genre: str | None, years: tuple[int, int] | None, least: int, order: str) -> tuple[Any, Any]:
+    """The films of a genre and a decade, and whether each is shown; and those that are, as they are sorted. Shared: not to be changed."""
+    around = cfrec.movie_biases(trained, genre=genre, years=years)
+    around = around.assign(shown=around["n_ratings"] >= least)
+    films = around[around["shown"]].drop(columns="shown")
+    return around, overrated(films) if order == BY_GAP else films.reset_index(drop=True)
+
+
 def show_ends(films: pandas.DataFrame, order: str, top: int, scale: tuple[float, float, float], version: str) -> None:
     """The films at either end of the list, beside each other."""
     ends = [films.head(min(top, (len(films) + 1) // 2)), films.tail(min(top, len(films) // 2))[::-1]]
@@ -115,8 +124,10 @@ def show_ends(films: pandas.DataFrame, order: str, top: int, scale: tuple[float,
     )
 
 
-def explain_few_votes(trained: cfrec.TrainedModel, biases: pandas.DataFrame) -> None:
+@st.cache_data(max_entries=8, show_spinner=False, hash_funcs=state.BY_VERSION)
+def explain_few_votes(trained: cfrec.TrainedModel) -> None:
     """Why a 5.0 from two people is not the best film, with films of this model."""
+    biases = cfrec.movie_biases(trained)
     example = few_votes_example(biases, words.WEAK_BELOW)
     with st.container(border=True):
         if example is None:
@@ -190,18 +201,14 @@ def main() -> None:
     order, top = show_order()
     with place:
         show_presets(trained, chosen["min_ratings"], order)
-    biases = cfrec.movie_biases(trained)
-    narrowed = chosen["genre"] or chosen["years"]
-    around = cfrec.movie_biases(trained, genre=chosen["genre"], years=chosen["years"]) if narrowed else biases
-    shown = around["n_ratings"] >= chosen["min_ratings"]
-    films = overrated(around[shown]) if order == BY_GAP else around[shown].reset_index(drop=True)
+    around, films = lists_of(trained, chosen["genre"], chosen["years"], chosen["min_ratings"], order)
     if films.empty:
         show_nothing(trained, chosen)
     else:
         show_ends(films, order, top, trained.scale, trained.version)
-    explain_few_votes(trained, biases)
+    explain_few_votes(trained)
     if not around.empty:
-        show_all(trained, around.assign(shown=shown), chosen)
+        show_all(trained, around, chosen)
     if not films.empty:
         show_table(trained, films, order)
 

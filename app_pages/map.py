@@ -161,7 +161,12 @@ def show_picked(trained: cfrec.TrainedModel, places: Any, look: Look, picked: ob
         st.button("Pick none", on_click=state.pick_film, args=[None], type="tertiary", key="pick-none")
 
 
-def describe_axes(places: Any, axes: Any) -> None:
+@st.cache_data(max_entries=8, show_spinner=False)
+def ends_of(version: str, axis: str, _places: Any) -> tuple[list[str], list[str]]:  # noqa: ARG001  # the cache's key
+    return axis_ends(_places, axis)
+
+
+def describe_axes(version: str, places: Any, axes: Any) -> None:
     st.subheader("What the directions mean", anchor=False)
     shares = places.attrs["explained_variance_ratio"]
     drawn = [shares[AXIS_NAMES.index(axis)] for axis in dict.fromkeys(axes)]
@@ -171,7 +176,7 @@ def describe_axes(places: Any, axes: Any) -> None:
     )
     distinct = list(dict.fromkeys(axes))
     for place, axis in zip(st.columns(len(distinct)), distinct, strict=True):
-        low, high = axis_ends(places, axis)
+        low, high = ends_of(version, axis, places)
         with place.container(border=True):
             st.markdown(f"**{_direction(axis).capitalize()}** · {shares[AXIS_NAMES.index(axis)]:.1%} of the differences")
             ends = [f"**One end:** {show.plain(' · '.join(low))}", f"**Other end:** {show.plain(' · '.join(high))}"]
@@ -214,4 +219,4 @@ with left:
 if film is not None:
     with right:
         show_picked(model, all_places, chosen, film, alike)
-describe_axes(all_places, chosen.axes)
+describe_axes(model.version, all_places, chosen.axes)
