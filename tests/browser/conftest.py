@@ -35,9 +35,12 @@ def app_url(tmp_path_factory):
         yield server.url
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium():
-    """A browser's context: its cache is shared by all tests, and each page in it is a visitor of its own."""
+    """A browser's context: its cache is shared by the tests of a file, and each page in it is a visitor of its own.
+
+    Not of all tests: as long as it is open, asyncio takes its loop for a running one, and other tests could run none of their own.
+    """
     if not CHROMIUM:
         pytest.skip("no Chromium here: install it (Debian: apt-get install chromium) or set CHROMIUM to its path")
     with sync_playwright() as playwright:

@@ -18,9 +18,11 @@ def go_to(page, name):
 
 def films(page):
     """Titles of the neighbours on the page of similar films."""
-    expect(page.get_by_role("button", name="Show similar").first).to_be_visible()
+    titles = page.locator("[data-testid=stMain] strong")
+    expect(page.get_by_role("button", name="Show similar")).to_have_count(10)
+    expect(titles).to_have_count(10)
     expect(page.get_by_test_id("stStatusWidget")).to_have_count(0)
-    return page.locator("[data-testid=stMain] strong").all_inner_texts()
+    return titles.all_inner_texts()
 
 
 def make_csv(tmp_path, n_users=300, n_movies=120, n_ratings=30_000, seed=0):
@@ -149,7 +151,6 @@ def test_a_reload_and_a_second_visitor_find_the_run_again(open_page, tmp_path):
     expect(page.get_by_text(re.compile(r"round \d+ of 400"))).to_be_visible()
     other = open_page("/train")  # without the run's address
     expect(other.get_by_text(re.compile(r"round \d+ of 400"))).to_be_visible()
-    expect(other.get_by_role("button", name="Train", exact=True)).to_be_disabled()
     page.close()  # the run goes on without the tab that began it
     round_now = other.get_by_text(re.compile(r"round \d+ of 400")).inner_text()
     expect(other.get_by_text(round_now)).to_have_count(0)
@@ -175,11 +176,8 @@ def test_the_live_chart_is_never_drawn_from_nothing(open_page, tmp_path):
         }""",
         CHART,
     )
-    page.wait_for_function(
-        "window.updates >= 12 || !document.querySelector('[data-testid=stMain]').innerText.includes('of 120')", timeout=60_000
-    )
+    page.wait_for_function("window.updates >= 12", timeout=60_000)
     assert page.evaluate("window.remounts") == 0
-    assert page.evaluate("window.updates") >= 8
     page.get_by_role("button", name="Stop and keep the best").click()
     expect(page.get_by_role("button", name="Use this model")).to_be_visible()
 
