@@ -19,7 +19,7 @@ from app_pages._words import plain, told
 from cfrec import warm
 from cfrec.board import JobBoard
 from cfrec.checkpoints import Checkpoint, sweep_checkpoints, unfinished_runs
-from cfrec.datasets import DATASETS, find_local
+from cfrec.datasets import DATASETS, find_local, sweep_downloads
 from cfrec.keeping import Keeper
 from cfrec.logs import set_up
 from cfrec.storage import model_folder, model_stamp, sweep
@@ -59,8 +59,7 @@ def kept() -> Keeper:
 @cached_for_good
 def set_out() -> None:
     """Once in a process, after the first page is drawn: set the log up, clear away what a dead server left, import what pages need."""
-    if st.runtime.exists():  # not in tests of single pages, whose log is pytest's
-        set_up()
+    set_up()
     # Each time a page of another site asks to be let in, Streamlit would ask a third site which address this machine has: all wait.
     net_util.get_external_ip = lambda: None
     _allow_many_visitors()
@@ -94,6 +93,7 @@ def jobs() -> JobBoard:
     """The runs, shared by all visitors; made when the server starts, which is when what dead ones left is cleared away."""
     sweep(MODELS)
     sweep_checkpoints(MODELS)
+    sweep_downloads()
     board = JobBoard()
     board.close_at_exit()
     return board
