@@ -18,9 +18,22 @@ _FAST_MATH = {"reassoc", "contract", "arcp", "nsz"}
 
 def compiled(function: Kernel) -> Kernel:
     """Compile a function on its first call; it holds no lock of the interpreter while it runs, and checks no bounds."""
+    return _compile(function, part=False)
+
+
+def compiled_within(function: Kernel) -> Kernel:
+    """Like ``compiled``, for what only compiled functions call: it becomes a part of each of them.
+
+    Left apart, it would be there twice, optimised for itself and again for its caller, and the two round differently: which of them runs
+    would depend on whether this process has compiled the caller or an earlier one, and so would the last bits of a result.
+    """
+    return _compile(function, part=True)
+
+
+def _compile(function: Kernel, *, part: bool) -> Kernel:
     from numba import njit
 
-    compile_it = njit(cache=True, nogil=True, fastmath=_FAST_MATH, error_model="numpy", boundscheck=False)
+    compile_it = njit(cache=not part, forceinline=part, nogil=True, fastmath=_FAST_MATH, error_model="numpy", boundscheck=False)
     return cast(Kernel, compile_it(function))
 
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from cfrec.compiled import compiled
+from cfrec.compiled import compiled, compiled_within
 from cfrec.prefetch import prefetch
 from cfrec.ratings import FloatArray, IntArray
 
@@ -116,7 +116,7 @@ def shuffle(triples: Triples, part: tuple[int, int], seed: int) -> None:
         stars[n], stars[k] = stars[k], stars[n]
 
 
-@compiled
+@compiled_within
 def sigmoid(z: np.float32) -> np.float32:
     """To within 2.2e-5, without an exponential: tanh by Lambert's continued fraction, cut after its seventh term."""
     half = min(max(z, np.float32(-9)), np.float32(9)) * np.float32(0.5)
@@ -126,7 +126,7 @@ def sigmoid(z: np.float32) -> np.float32:
     return np.float32(0.5) + np.float32(0.5) * above / below
 
 
-@compiled
+@compiled_within
 def _fetch(triples: Triples, n: np.uint64, lines: Lines) -> None:
     """Have the rows of a rating fetched."""
     p, q = np.uint64(triples.users[n]) * lines.width, np.uint64(triples.movies[n]) * lines.width
@@ -135,7 +135,7 @@ def _fetch(triples: Triples, n: np.uint64, lines: Lines) -> None:
         prefetch(lines.movies, q + k)
 
 
-@compiled
+@compiled_within
 def _look_up(triples: Triples, batch: Batch, lines: Lines, notes: FloatArray) -> None:
     """Note what is known of a batch: its stars, dot products and squared lengths, and the columns of its rows."""
     first, size, later = batch
@@ -163,7 +163,7 @@ def _look_up(triples: Triples, batch: Batch, lines: Lines, notes: FloatArray) ->
         notes[_Q_BIAS + j], notes[_Q_SQUARE + j], notes[_Q_L2 + j] = q_bias, q_square, q_l2
 
 
-@compiled
+@compiled_within
 def _guess(notes: FloatArray, size: np.uint64, link: Link) -> np.float32:
     """Note half the slope of each squared error in its score, with the sign turned; returns the sum of squared errors."""
     squared = _NOTHING
@@ -175,7 +175,7 @@ def _guess(notes: FloatArray, size: np.uint64, link: Link) -> np.float32:
     return squared
 
 
-@compiled
+@compiled_within
 def _find_steps(notes: FloatArray, size: np.uint64, rate: np.float32, rule: Rule) -> None:
     """Note what is to become of the rows: how much of each is kept, how much of the other is added, and their new columns."""
     forget = _ONE - rule.beta2
@@ -196,7 +196,7 @@ def _find_steps(notes: FloatArray, size: np.uint64, rate: np.float32, rule: Rule
         notes[_Q_NEW_BIAS + j] = q_bias + rate * (g - rule.bias_l2 * q_bias)
 
 
-@compiled
+@compiled_within
 def _take_steps(triples: Triples, batch: Batch, lines: Lines, notes: FloatArray) -> None:
     """Change the rows of a batch."""
     (first, size, _), (users, movies, width) = batch, lines

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from cfrec.compiled import compiled
+from cfrec.compiled import compiled, compiled_within
 
 UNUSED, USER, MOVIE, RATING, TIMESTAMP = range(5)  # what a field holds
 DECIMALS = 12  # ratings come out as whole numbers of 10^-12 stars: exact, so that one division rounds them as float() does
@@ -72,7 +72,7 @@ def parse_rows(data: Bytes, separator: int, width: int, roles: Int64s, columns: 
     return at == size
 
 
-@compiled
+@compiled_within
 def _parse_decimals(data: Bytes, at: int, value: int, n_digits: int, separator: int) -> tuple[int, int]:
     """Where a rating ends, and ``value`` continued by its decimals, in units of 10^-12; between semicolons a comma is a point too."""
     n_decimals = 0
@@ -88,7 +88,7 @@ def _parse_decimals(data: Bytes, at: int, value: int, n_digits: int, separator: 
     return at, value * _POWERS[DECIMALS - n_decimals]
 
 
-@compiled
+@compiled_within
 def _skip_field(data: Bytes, at: int, separator: int, width: int) -> int:
     last = min(len(data), at + _LONGEST_UNUSED)
     while at < last and (32 <= data[at] < 127 or data[at] == 9):
@@ -100,7 +100,7 @@ def _skip_field(data: Bytes, at: int, separator: int, width: int) -> int:
     return at
 
 
-@compiled
+@compiled_within
 def _skip_separator(data: Bytes, at: int, separator: int, width: int) -> int:
     for k in range(at, at + width):
         if k >= len(data) or data[k] != separator:
@@ -108,7 +108,7 @@ def _skip_separator(data: Bytes, at: int, separator: int, width: int) -> int:
     return at + width
 
 
-@compiled
+@compiled_within
 def _skip_line_end(data: Bytes, at: int) -> int:
     if at == len(data):
         return at

@@ -1,8 +1,10 @@
 import logging
+import os
 import subprocess
 import sys
 
 import numpy as np
+import pytest
 
 from cfrec.compiled import compiled, load_kernels
 
@@ -39,3 +41,20 @@ def test_small_files_are_read_without_numba(tmp_path):
     (tmp_path / "r.csv").write_text("user,item,rating\n1,2,3\n1,3,4\n")
     program = "import sys, cfrec; assert len(cfrec.read_ratings(sys.argv[1])) == 2; assert 'numba' not in sys.modules"
     subprocess.run([sys.executable, "-c", program, str(tmp_path / "r.csv")], check=True)
+
+
+@pytest.mark.slow
+def test_a_process_that_compiles_and_one_that_need_not_get_the_same_bits(tmp_path):
+    program = """
+import hashlib, cfrec
+from cfrec import kernels
+from tests.conftest import make_blocks
+config = cfrec.TrainConfig.preset("quick", n_factors=4, n_likeness=0, epochs=40, device="cpu")
+trained = cfrec.train(*make_blocks().split(), config)
+print(sum(kernels.learn.stats.cache_hits.values()), hashlib.sha256(trained.movie_factors.tobytes()).hexdigest())
+"""
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
+    runs = [subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True) for _ in range(2)]
+    (n_found, bits), (n_found_again, bits_again) = (run.stdout.split() for run in runs)
+    assert (n_found, n_found_again) == ("0", "1")
+    assert bits == bits_again
