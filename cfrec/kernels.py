@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cfrec.compiled import compiled, compiled_within
-from cfrec.prefetch import prefetch
+from cfrec.instructions import count_up, look, prefetch
 from cfrec.ratings import FloatArray, IntArray
 
 BATCH = 32
@@ -32,6 +32,9 @@ _P_LENGTH, _P_BIAS, _P_SQUARE, _P_L2, _P_KEPT, _P_ADDED, _P_NEW_BIAS = _OF_ROWS[
 _Q_LENGTH, _Q_BIAS, _Q_SQUARE, _Q_L2, _Q_KEPT, _Q_ADDED, _Q_NEW_BIAS = _OF_ROWS[7:]
 _BIAS, _SQUARE, _L2 = np.uint64(BIAS), np.uint64(SQUARE), np.uint64(L2)
 _NOTHING, _ONE, _TWO, _TINY = np.float32(0), np.float32(1), np.float32(2), np.float32(1e-12)
+
+
+Int64s = npt.NDArray[np.int64]
 
 
 class Triples(NamedTuple):
@@ -73,19 +76,34 @@ class Link(NamedTuple):
     span: np.float32
 
 
+class Cells(NamedTuple):
+    """Ratings to learn from, in an order of which only what shares no rows may differ."""
+
+    places: Int64s  # (n, 3): start, stop, and how far apart to take batches
+    blocks: Int64s  # (n, 2): of its users and of its movies, as numbered in ``done``
+    rounds: Int64s  # (n,): how many cells of each block come before it in the epoch
+    rates: FloatArray  # (n, 2): the first and the last
+
+
+class Turns(NamedTuple):
+    """What threads that learn together tell each other."""
+
+    taken: Int64s  # (1,): cells, or parts, that a thread has taken
+    done: Int64s  # (n_blocks of users and of movies,): cells of the epoch that have been learned from
+    squared: npt.NDArray[np.float64]  # (n,): the summed squared errors of each cell or part
+
+
 class Rule(NamedTuple):
     """How to learn from some ratings."""
 
     link: Link
     bias_l2: np.float32
     beta2: np.float32
-    first_rate: np.float32
-    last_rate: np.float32
     per_factor: np.float32  # 1 / n_factors
 
 
 @compiled
-def arrange(source: Triples, user_block: IntArray, movie_block: IntArray, triples: Triples, starts: npt.NDArray[np.int64]) -> None:
+def arrange(source: Triples, user_block: IntArray, movie_block: IntArray, triples: Triples, starts: Int64s) -> None:
     """Copy ratings cell by cell, and write where each of the n_blocks^2 cells begins, and the last ends, into starts."""
     n_blocks = int(math.sqrt(len(starts) - 1))
     for n in range(len(source.stars)):
@@ -215,43 +233,53 @@ def _take_steps(triples: Triples, batch: Batch, lines: Lines, notes: FloatArray)
 
 
 @compiled
-def learn(triples: Triples, parts: npt.NDArray[np.int64], rows: Rows, rule: Rule, squared: npt.NDArray[np.float64]) -> None:
-    """Learn from parts of the ratings, at a rate that goes in each from the first to the last; write their summed squared errors.
+def learn(triples: Triples, cells: Cells, turns: Turns, rows: Rows, rule: Rule) -> None:
+    """Learn from cells, at a rate that goes in each from the first to the last; add up their squared errors.
 
-    A part is (start, stop, stride): its batches are taken ``stride`` apart, round and round, and each once, since stride and their
+    Threads that are given the same arguments share the work: each takes one cell after the other, and waits until those before it that
+    share its users or movies are done. A cell's batches are taken a stride apart, round and round, and each once, since stride and their
     number have no divisor in common.
     """
     notes = np.zeros(_N_NOTES * BATCH, np.float32)
     lines = Lines(rows.users.ravel(), rows.movies.ravel(), np.uint64(rows.users.shape[1]))
-    for part in range(len(parts)):
-        start, stop, stride = parts[part]
+    while True:
+        cell = count_up(turns.taken, 0)  # type: ignore[call-arg, var-annotated]  # Numba gives it its first
+        if cell >= len(cells.rounds):
+            break
+        users, movies = cells.blocks[cell]
+        while look(turns.done, users) < cells.rounds[cell] or look(turns.done, movies) < cells.rounds[cell]:
+            pass
+        start, stop, stride = cells.places[cell]
         n_batches = (stop - start + BATCH - 1) // BATCH
-        change = (rule.last_rate - rule.first_rate) / np.float32(max(n_batches, 1))
+        first_rate, last_rate = cells.rates[cell]
+        change = (last_rate - first_rate) / np.float32(max(n_batches, 1))
         at = 0
         for n in range(n_batches):
             at = (at + stride) % n_batches
             first, later = start + at * BATCH, start + (at + stride) % n_batches * BATCH
             batch = Batch(np.uint64(first), np.uint64(min(BATCH, stop - first)), np.uint64(later))
             _look_up(triples, batch, lines, notes)
-            squared[part] += _guess(notes, batch.size, rule.link)
-            _find_steps(notes, batch.size, rule.first_rate + change * np.float32(n), rule)
+            turns.squared[cell] += _guess(notes, batch.size, rule.link)
+            _find_steps(notes, batch.size, first_rate + change * np.float32(n), rule)
             _take_steps(triples, batch, lines, notes)
+        count_up(turns.done, users)
+        count_up(turns.done, movies)
 
 
 @compiled
-def add_squared_errors(
-    triples: Triples,
-    parts: npt.NDArray[np.int64],
-    rows: Rows,
-    rule: tuple[Link, np.float32, np.float32],
-    squared: npt.NDArray[np.float64],
-) -> None:
-    """Write the summed squared errors of parts (start, stop, …) of the ratings; the rule has the limits that predictions are clipped to."""
+def add_squared_errors(triples: Triples, parts: Int64s, turns: Turns, rows: Rows, rule: tuple[Link, np.float32, np.float32]) -> None:
+    """Add up the squared errors of parts (start, stop) of the ratings; the rule has the limits that predictions are clipped to.
+
+    Threads that are given the same arguments share the work.
+    """
     link, lowest, highest = rule
     lines = Lines(rows.users.ravel(), rows.movies.ravel(), np.uint64(rows.users.shape[1]))
     users, movies, width = lines
     bias, square, l2 = width - _BIAS, width - _SQUARE, width - _L2
-    for part in range(len(parts)):
+    while True:
+        part = count_up(turns.taken, 0)  # type: ignore[call-arg, var-annotated]  # Numba gives it its first
+        if part >= len(parts):
+            break
         start, stop = np.uint64(parts[part, 0]), np.uint64(parts[part, 1])
         for n in range(start, stop):
             if n + _AHEAD < stop:
@@ -266,4 +294,4 @@ def add_squared_errors(
             z -= p_bias * q_bias + users[p + square] * movies[q + square] + users[p + l2] * movies[q + l2]
             share = sigmoid(link.offset + p_bias + q_bias + z)
             miss = min(max(link.low + link.span * share, lowest), highest) - triples.stars[n]
-            squared[part] += miss * miss
+            turns.squared[part] += miss * miss

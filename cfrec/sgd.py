@@ -14,13 +14,14 @@ al. 2015): |d|^2 follows from p_u . q_m and the rows' lengths. It predicts bette
 Users and movies are cut into ``n_blocks`` groups with about equally many ratings each, and the ratings into n_blocks^2 cells.
 Cells that share neither users nor movies are learned from at once, without locks (Gemulla et al. 2011, "Large-scale matrix
 factorization with distributed stochastic gradient descent"): whatever the number of threads, the result is the same to the bit.
-A cell's rows stay in the processor's cache. Its ratings are shuffled once, and their batches taken in a new order in every epoch.
+A thread waits for no round to end, but only for the cells whose rows it needs: so a busy machine, or pages that hold Python's lock,
+slow down one thread and not all. A cell's rows stay in the processor's cache. Its ratings are shuffled once, and their batches taken in a new order in every epoch.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import Any
@@ -31,18 +32,34 @@ import numpy.typing as npt
 from cfrec.config import TrainConfig
 from cfrec.devices import cpu_threads
 from cfrec.fitting import MustStop, Run, Weights, penalties
-from cfrec.kernels import BATCH, BIAS, L2, LANES, N_COLUMNS, SQUARE, Link, Rows, Rule, Triples, add_squared_errors, arrange, learn, shuffle
+from cfrec.kernels import (
+    BATCH,
+    BIAS,
+    L2,
+    LANES,
+    N_COLUMNS,
+    SQUARE,
+    Cells,
+    Int64s,
+    Link,
+    Rows,
+    Rule,
+    Triples,
+    Turns,
+    add_squared_errors,
+    arrange,
+    learn,
+    shuffle,
+)
 from cfrec.ratings import FloatArray, IntArray, Ratings
 
 _ALIGNMENT = 64  # bytes: a cache line
 _CELL = 20_000  # ratings, about: fewer are not worth a thread's while
 _ONE_CELL = 120_000  # ratings: up to so many are one cell, for cells cost a little in what is learned from few ratings
 _MOST_BLOCKS = 64
+_AT_ONCE = 10_000_000  # ratings, about, from which the threads learn without a look at whether to stop
 _CHUNK = 1 << 14  # ratings whose loss a thread measures at a time
 _SAMPLE = 1 << 18  # training ratings from which the loss at the start is measured
-
-
-Parts = npt.NDArray[np.int64]  # rows of start, stop (ratings), and for learning stride (see kernels.learn)
 
 
 class SgdRun(Run):
@@ -75,36 +92,45 @@ class SgdRun(Run):
         for start, stop, seed in zip(self.starts[:-1].tolist(), self.starts[1:].tolist(), seeds, strict=True):
             shuffle(self.triples, (start, stop), seed)
 
-    def _rounds(self, epoch: int) -> Iterator[tuple[Parts, Rule]]:
-        """What to learn from, and how, in each round of an epoch: parts of the ratings that share neither users nor movies."""
+    def _plan(self, epoch: int) -> Cells:
+        """What to learn from in an epoch: round by round, in each of which no two cells share users or movies."""
         random, config, n = np.random.default_rng([self.config.seed, epoch]), self.config, self.n_blocks
+        places, blocks, rates = np.empty((n, n, 3), np.int64), np.empty((n, n, 2), np.int64), np.empty((n, n, 2), np.float32)
         user_blocks = random.permutation(n)
         for done, shift in enumerate(random.permutation(n)):
-            cells = user_blocks * n + (np.arange(n) + shift) % n
-            rates = [self.learning_rate((epoch - 1 + (done + k) / n) / config.epochs) for k in (0, 1)]
-            parts = np.column_stack([self.starts[cells], self.starts[cells + 1], np.ones(n, np.int64)])
-            for part in parts:
-                part[2] = _stride(random, -(-(part[1] - part[0]) // BATCH))
-            yield parts, Rule(self.link, *_floats(config.bias_l2, config.beta2, *rates, 1 / config.n_factors))
+            movie_blocks = (np.arange(n) + shift) % n
+            cells = user_blocks * n + movie_blocks
+            blocks[done] = np.column_stack([user_blocks, n + movie_blocks])
+            places[done] = np.column_stack([self.starts[cells], self.starts[cells + 1], np.ones(n, np.int64)])
+            for place in places[done]:
+                place[2] = _stride(random, -(-(place[1] - place[0]) // BATCH))
+            rates[done] = [self.learning_rate((epoch - 1 + (done + k) / n) / config.epochs) for k in (0, 1)]
+        return Cells(places.reshape(-1, 3), blocks.reshape(-1, 2), np.repeat(np.arange(n), n), rates.reshape(-1, 2))
 
     def _pass(self, epoch: int, must_stop: MustStop) -> float | None:
-        total = 0.0
-        for parts, rule in self._rounds(epoch):
+        plan, done, config = self._plan(epoch), np.zeros(2 * self.n_blocks, np.int64), self.config
+        rule = Rule(self.link, *_floats(config.bias_l2, config.beta2, 1 / config.n_factors))
+        n_cells, total = max(_AT_ONCE * self.n_blocks // len(self.ratings), 1) * self.n_blocks, 0.0
+        for first in range(0, self.n_blocks**2, n_cells):
             if must_stop():
                 return None
-            total += self._at_once(learn, self.triples, parts, rule)
+            some = slice(first, first + n_cells)
+            cells = Cells(plan.places[some], plan.blocks[some], plan.rounds[some], plan.rates[some])
+            total += self._together(learn, self.triples, cells, done, rule)
         return total * self.unit**2 / len(self.ratings)
 
-    def _at_once(self, kernel: Callable[..., None], triples: Triples, parts: Parts, rule: Any) -> float:
-        """Have the threads do about equally many parts each; returns the sum of the squared errors."""
-        squared, n = np.zeros(len(parts)), self.n_threads
-        shares = [slice(k * len(parts) // n, (k + 1) * len(parts) // n) for k in range(n)] if len(parts) >= n > 1 else [slice(None)]
-        work = [(triples, parts[share], self.rows, rule, squared[share]) for share in shares]
-        others = [self.pool.submit(kernel, *arguments) for arguments in work[1:]]
-        kernel(*work[0])
+    def _together(self, kernel: Callable[..., None], triples: Triples, parts: Any, done: Int64s, rule: Any) -> float:
+        """Have all threads call a kernel, which shares the work between them; returns the sum of the squared errors.
+
+        A thread that is held up elsewhere holds up no other but where that one needs its rows.
+        """
+        n_parts = len(parts.places if isinstance(parts, Cells) else parts)
+        turns = Turns(np.zeros(1, np.int64), done, np.zeros(n_parts))
+        others = [self.pool.submit(kernel, triples, parts, turns, self.rows, rule) for _ in range(min(self.n_threads, n_parts) - 1)]
+        kernel(triples, parts, turns, self.rows, rule)
         for other in others:
             other.result()
-        return float(squared.sum())
+        return float(turns.squared.sum())
 
     def _start_loss(self) -> float:
         users, movies, stars = self.triples
@@ -116,10 +142,10 @@ class SgdRun(Run):
 
     def _loss(self, ratings: Triples, lowest: float, highest: float) -> float:
         """Mean squared error, in stars squared, of predictions that are clipped to a range, in stars."""
-        n, limits = len(ratings.stars), _floats(lowest / self.unit, highest / self.unit)
+        n, rule = len(ratings.stars), (self.link, *_floats(lowest / self.unit, highest / self.unit))
         starts = np.arange(0, n, _CHUNK)
         parts = np.column_stack([starts, np.minimum(starts + _CHUNK, n)])
-        return self._at_once(add_squared_errors, _read_only(ratings), parts, (self.link, *limits)) * self.unit**2 / n
+        return self._together(add_squared_errors, _read_only(ratings), parts, np.zeros(0, np.int64), rule) * self.unit**2 / n
 
     def _column(self, side: str, column: int) -> FloatArray:
         """A column at the end of the users' or movies' rows."""
@@ -153,13 +179,14 @@ class SgdRun(Run):
 @cache
 def prepare() -> None:
     """Have all kernels compiled, or fetched from where an earlier process kept them, by learning from a made-up rating."""
-    random, config, parts = np.random.default_rng(0), TrainConfig(), np.array([[0, 1, 1]])
+    random, config, turns = np.random.default_rng(0), TrainConfig(), Turns(np.zeros(1, np.int64), np.zeros(2, np.int64), np.zeros(1))
     rows, link = Rows(_random_rows(random, 1, config), _random_rows(random, 1, config)), Link(*_floats(0, 0, 1))
     triples = Triples(np.zeros(1, np.int32), np.zeros(1, np.int32), np.ones(1, np.float32))
     arrange(_read_only(triples), triples.users, triples.movies, triples, np.zeros(2, np.int64))
     shuffle(triples, (0, 1), 1)
-    learn(triples, parts, rows, Rule(link, *_floats(0, 0, 0, 0, 1)), np.zeros(1))
-    add_squared_errors(_read_only(triples), parts, rows, (link, np.float32(0), np.float32(1)), np.zeros(1))
+    cells = Cells(np.array([[0, 1, 1]]), np.array([[0, 1]]), np.zeros(1, np.int64), np.zeros((1, 2), np.float32))
+    learn(triples, cells, turns, rows, Rule(link, *_floats(0, 0, 1)))
+    add_squared_errors(_read_only(triples), np.array([[0, 1]]), turns, rows, (link, np.float32(0), np.float32(1)))
 
 
 def _floats(*values: float) -> list[np.float32]:

@@ -35,7 +35,7 @@ ORDER = [
     "torchrun",
     "model",
     "adam",
-    "prefetch",
+    "instructions",
     "kernels",
     "sgd",
     "incidence",
@@ -126,7 +126,7 @@ def test_modules_import_only_what_stands_above_them(path):
 def test_the_library_knows_no_streamlit_and_waits_with_heavy_imports(path):
     assert not {name for name in imports(path) if name.split(".")[0] == "streamlit"}
     heavy = {name.split(".")[0] for name in imports(path, top_level=True)} & HEAVY
-    assert heavy <= ({"torch"} if path.stem in MAY_IMPORT_TORCH else {"numba"} if path.stem == "prefetch" else set())
+    assert heavy <= ({"torch"} if path.stem in MAY_IMPORT_TORCH else {"numba"} if path.stem == "instructions" else set())
     assert not own_modules(imports(path, top_level=True)) & MAY_IMPORT_TORCH or path.stem in MAY_IMPORT_TORCH
 
 

@@ -1,9 +1,27 @@
 import math
+import threading
 
 import numpy as np
 import pytest
 
-from cfrec.kernels import BATCH, BIAS, L2, LANES, SQUARE, Link, Rows, Rule, Triples, add_squared_errors, arrange, learn, shuffle, sigmoid
+from cfrec.kernels import (
+    BATCH,
+    BIAS,
+    L2,
+    LANES,
+    SQUARE,
+    Cells,
+    Link,
+    Rows,
+    Rule,
+    Triples,
+    Turns,
+    add_squared_errors,
+    arrange,
+    learn,
+    shuffle,
+    sigmoid,
+)
 
 LINK = Link(np.float32(0.3), np.float32(0.5), np.float32(5.0))
 
@@ -20,14 +38,19 @@ def rows_of(n, seed, n_factors=5, n_lanes=LANES):
     return rows
 
 
-def rule(first_rate, last_rate, bias_l2=0.02, n_factors=5):
-    return Rule(LINK, *(np.float32(x) for x in (bias_l2, 0.9, first_rate, last_rate, 1 / n_factors)))
+def rule(bias_l2=0.02, n_factors=5):
+    return Rule(LINK, *(np.float32(x) for x in (bias_l2, 0.9, 1 / n_factors)))
 
 
-def learn_all(triples, rows, how, *, part=None, stride=1):
-    squared = np.zeros(1)
-    learn(triples, np.array([[*(part or (0, len(triples.stars))), stride]]), rows, how, squared)
-    return squared[0]
+def turns_of(n_parts, n_blocks=1):
+    return Turns(np.zeros(1, np.int64), np.zeros(2 * n_blocks, np.int64), np.zeros(n_parts))
+
+
+def learn_all(triples, rows, how, rates, *, part=None, stride=1):
+    places, turns = np.array([[*(part or (0, len(triples.stars))), stride]]), turns_of(1)
+    learn(triples, Cells(places, np.array([[0, 1]]), np.zeros(1, np.int64), np.array([rates], np.float32)), turns, rows, how)
+    assert turns.done.tolist() == [1, 1]
+    return turns.squared[0]
 
 
 def learned_by_the_formulas(triples, rows, rate_of, *, bias_l2=0.02, beta2=0.9, n_factors=5):
@@ -59,7 +82,7 @@ def test_learning_follows_the_formulas(n, n_factors):
         return 0.01 + (0.03 - 0.01) * ((k // BATCH - 1) % n_batches) / n_batches
 
     wanted = learned_by_the_formulas(triples, rows, rate_of, n_factors=n_factors)
-    squared = learn_all(triples, rows, rule(0.01, 0.03, n_factors=n_factors))
+    squared = learn_all(triples, rows, rule(n_factors=n_factors), (0.01, 0.03))
     assert squared == pytest.approx(wanted[2], rel=1e-4)
     assert rows.users == pytest.approx(wanted[0], abs=2e-5)
     assert rows.movies == pytest.approx(wanted[1], abs=2e-5)
@@ -72,7 +95,7 @@ def test_a_row_that_comes_again_in_another_batch_goes_on_from_what_it_learned():
     rows = Rows(rows_of(BATCH, 2), rows_of(BATCH, 3))
     second_first = Triples(*(np.roll(column, BATCH) for column in triples))
     wanted = learned_by_the_formulas(second_first, rows, lambda _: 0.01)
-    learn_all(triples, rows, rule(0.01, 0.01))
+    learn_all(triples, rows, rule(), (0.01, 0.01))
     assert rows.users == pytest.approx(wanted[0], abs=2e-5)
     assert rows.movies == pytest.approx(wanted[1], abs=2e-5)
 
@@ -83,7 +106,7 @@ def test_each_rating_is_learned_from_once_whatever_the_stride(stride):
     triples, rows = triples_of(range(n), range(n), [5] * n), Rows(rows_of(n, 2), rows_of(n, 3))
     before = rows.users.copy()
     wanted = learned_by_the_formulas(triples, rows, lambda _: 0.01)
-    learn_all(triples, rows, rule(0.01, 0.01), stride=stride)
+    learn_all(triples, rows, rule(), (0.01, 0.01), stride=stride)
     assert (rows.users != before).any(axis=1).all()
     assert rows.users == pytest.approx(wanted[0], abs=2e-5)
 
@@ -91,8 +114,57 @@ def test_each_rating_is_learned_from_once_whatever_the_stride(stride):
 def test_only_the_part_that_is_named_is_learned_from():
     triples, rows = triples_of([0, 1, 2], [0, 1, 2], [5, 5, 5]), Rows(rows_of(3, 2), rows_of(3, 3))
     before = rows.users.copy()
-    learn_all(triples, rows, rule(0.01, 0.01), part=(1, 2))
+    learn_all(triples, rows, rule(), (0.01, 0.01), part=(1, 2))
     assert (rows.users != before).any(axis=1).tolist() == [False, True, False]
+
+
+def test_a_cell_waits_until_those_before_it_are_done():
+    triples, rows, turns = triples_of([0], [0], [5]), Rows(rows_of(1, 2), rows_of(1, 3)), turns_of(1)
+    cells = Cells(np.array([[0, 1, 1]]), np.array([[0, 1]]), np.ones(1, np.int64), np.array([[0.01, 0.01]], np.float32))
+    before = rows.users.copy()
+    learner = threading.Thread(target=learn, args=(triples, cells, turns, rows, rule()), daemon=True)
+    learner.start()
+    for block in (0, 1):
+        learner.join(0.2)
+        assert learner.is_alive()
+        assert (rows.users == before).all()
+        turns.done[block] = 1
+    learner.join(10)
+    assert not learner.is_alive()
+    assert (rows.users != before).any()
+    assert turns.done.tolist() == [2, 2]
+
+
+def test_threads_that_share_the_work_learn_what_one_alone_learns():
+    """Many small cells, so that threads meet: some hundreds of times each waits for another."""
+    n, random = 8, np.random.default_rng(0)
+    order = [(u, (u + shift) % n) for shift in range(n) for u in range(n)]
+    movies = np.concatenate([m * 5 + random.integers(5, size=4) for _, m in order])
+    users = np.concatenate([u * 5 + random.integers(5, size=4) for u, _ in order])
+    triples, ends = triples_of(users, movies, random.integers(1, 6, len(users))), 4 * np.arange(n * n + 1)
+    cells = Cells(
+        np.column_stack([ends[:-1], ends[1:], np.ones(n * n, np.int64)]),
+        np.array([[u, n + m] for u, m in order]),
+        np.repeat(np.arange(n), n),
+        np.full((n * n, 2), 0.01, np.float32),
+    )
+
+    def learned(n_threads):
+        rows = Rows(rows_of(5 * n, 2), rows_of(5 * n, 3))
+        for _ in range(20):
+            turns = turns_of(n * n, n)
+            threads = [threading.Thread(target=learn, args=(triples, cells, turns, rows, rule())) for _ in range(n_threads)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            assert turns.done.tolist() == [n] * 2 * n
+        return rows, turns.squared
+
+    (alone, squared), (together, squared_together) = learned(1), learned(4)
+    assert (alone.users == together.users).all()
+    assert (alone.movies == together.movies).all()
+    assert (squared == squared_together).all()
 
 
 def test_near_zero_a_row_grows_by_at_most_the_other():
@@ -103,7 +175,7 @@ def test_near_zero_a_row_grows_by_at_most_the_other():
         table[:, :5] *= 1e-4
         table[:, -SQUARE] = 0
     most = np.linalg.norm(rows.users[:, :5], axis=1).sum() + np.linalg.norm(rows.movies[:, :5], axis=1).sum()
-    learn_all(triples, rows, rule(0.02, 0.02, bias_l2=0.0))
+    learn_all(triples, rows, rule(bias_l2=0.0), (0.02, 0.02))
     assert 1e-4 < np.linalg.norm(rows.users[0, :5]) <= 1.001 * most
 
 
@@ -117,10 +189,10 @@ def test_squared_errors_by_hand():
     rows.users[0, :2], rows.movies[0, :2] = (1, 2), (0.5, 0.25)
     rows.users[0, -BIAS], rows.movies[1, -BIAS] = 0.1, 20
     rows.users[:, -SQUARE], rows.movies[:, -SQUARE], rows.users[:, -L2], rows.movies[:, -L2] = 3, 4, 5, 6  # which count for nothing
-    triples, squared = triples_of([0, 0], [0, 1], [4, 4]), np.zeros(2)
+    triples, turns = triples_of([0, 0], [0, 1], [4, 4]), turns_of(2)
     first = 0.5 + 5 / (1 + math.exp(-(1 + 0.1 + 0.3)))
-    add_squared_errors(triples, np.array([[0, 1], [1, 2]]), rows, (LINK, np.float32(1), np.float32(5)), squared)
-    assert squared == pytest.approx([(4 - first) ** 2, 1.0], rel=1e-3)  # 5.5 stars count as 5
+    add_squared_errors(triples, np.array([[0, 1], [1, 2]]), turns, rows, (LINK, np.float32(1), np.float32(5)))
+    assert turns.squared == pytest.approx([(4 - first) ** 2, 1.0], rel=1e-3)  # 5.5 stars count as 5
 
 
 def test_shuffling_keeps_ratings_together_and_mixes_them():

@@ -32,25 +32,33 @@ def test_an_epoch_goes_through_each_rating_once_and_rounds_share_no_rows(cells, 
     run = run_of(blocks)
     assert run.n_blocks == 5
     for epoch in (1, 2):
-        rounds = [parts.tolist() for parts, _ in run._rounds(epoch)]
-        together = sorted(part[:2] for parts in rounds for part in parts)
+        plan = run._plan(epoch)
+        together = sorted(plan.places[:, :2].tolist())
         assert (together[0][0], together[-1][1]) == (0, len(run.ratings))
         assert all(a[1] == b[0] for a, b in pairwise(together))
-        assert all(math.gcd(stride, -(-(stop - start) // BATCH)) == 1 for parts in rounds for start, stop, stride in parts)
-        for parts in rounds:
-            for column in (run.triples.users, run.triples.movies):
-                rows = [set(column[start:stop].tolist()) for start, stop, _ in parts]
-                assert sum(map(len, rows)) == len(set().union(*rows))
+        assert all(math.gcd(stride, -(-(stop - start) // BATCH)) == 1 for start, stop, stride in plan.places.tolist())
+        assert plan.rounds.tolist() == [k for k in range(5) for _ in range(5)]
+        rows = [[set(column[start:stop].tolist()) for start, stop, _ in plan.places] for column in (run.triples.users, run.triples.movies)]
+        for k in range(5):
+            here = slice(5 * k, 5 * k + 5)
+            assert sorted(plan.blocks[here, 0]) == list(range(5))
+            assert sorted(plan.blocks[here, 1]) == list(range(5, 10))
+            assert all(sum(map(len, of_cells[here])) == len(set().union(*of_cells[here])) for of_cells in rows)
+        for of_cells, blocks_of_cells in zip(rows, plan.blocks.T, strict=True):  # the blocks are told rightly
+            of_blocks = {
+                b: set().union(*(c for c, other in zip(of_cells, blocks_of_cells, strict=True) if other == b)) for b in blocks_of_cells
+            }
+            assert sum(map(len, of_blocks.values())) == len(set().union(*of_blocks.values()))
 
 
 def test_epochs_take_the_ratings_in_different_orders(blocks):
-    orders = [[parts.tolist() for parts, _ in run_of(blocks)._rounds(epoch)] for epoch in range(1, 9)]
+    orders = [run_of(blocks)._plan(epoch).places.tolist() for epoch in range(1, 9)]
     assert len(set(map(str, orders))) > 4
 
 
 def test_the_rate_goes_on_from_round_to_round(cells, blocks):
     run = run_of(blocks, epochs=2)
-    rates = [(rule.first_rate, rule.last_rate) for epoch in (1, 2) for _, rule in run._rounds(epoch)]
+    rates = [rates for epoch in (1, 2) for rates in run._plan(epoch).rates[::5].tolist()]
     assert all(a[1] == pytest.approx(b[0]) for a, b in pairwise(rates))
     assert rates[0][0] == pytest.approx(run.learning_rate(0))
     assert rates[-1][1] == pytest.approx(run.learning_rate(1))
@@ -60,6 +68,17 @@ def test_any_number_of_threads_gives_the_same_bits(cells, blocks):
     alone, together = fit(run_of(blocks, n_threads=1)), fit(run_of(blocks, n_threads=3))
     assert all((alone[name] == together[name]).all() for name in alone)
     assert not (alone["user_factors"] == fit(run_of(blocks, n_threads=3, seed=1))["user_factors"]).all()
+
+
+def test_a_round_at_a_time_it_learns_the_same_and_can_be_stopped_sooner(cells, blocks, monkeypatch):
+    asked = []
+    whole = fit(run_of(blocks))
+    assert run_of(blocks)._pass(1, lambda: asked.append(1)) is not None
+    monkeypatch.setattr(sgd, "_AT_ONCE", 1)
+    assert all((whole[name] == weights).all() for name, weights in fit(run_of(blocks)).items())
+    assert run_of(blocks)._pass(1, lambda: asked.append(1)) is not None
+    assert len(asked) == 1 + 5
+    assert run_of(blocks)._pass(1, lambda: True) is None
 
 
 def test_in_cells_it_learns_as_well(cells, blocks):
