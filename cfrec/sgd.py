@@ -15,7 +15,8 @@ Users and movies are cut into ``n_blocks`` groups with about equally many rating
 Cells that share neither users nor movies are learned from at once, without locks (Gemulla et al. 2011, "Large-scale matrix
 factorization with distributed stochastic gradient descent"): whatever the number of threads, the result is the same to the bit.
 A thread waits for no round to end, but only for the cells whose rows it needs: so a busy machine, or pages that hold Python's lock,
-slow down one thread and not all. A cell's rows stay in the processor's cache. Its ratings are shuffled once, and their batches taken in a new order in every epoch.
+slow down one thread and not all. A cell's rows stay in the processor's cache. Its ratings are shuffled once, and their batches taken in
+a new order in every epoch.
 """
 
 from __future__ import annotations
