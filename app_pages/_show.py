@@ -50,10 +50,11 @@ def table(
 
     ``on_select`` is called when a row is clicked, and finds its number in ``st.session_state[key]["selection"]["rows"]``.
     """
+    there = data[0] if isinstance(data, Sequence) else data.columns
     st.dataframe(
         data,
         hide_index=True,
-        column_config=COLUMNS | dict(columns or {}),
+        column_config={column: how for column, how in (COLUMNS | dict(columns or {})).items() if column in there},
         alt=alt,
         height=height,
         key=key,
