@@ -37,9 +37,11 @@ def all_models() -> list[StoredModel]:
 
 def unusable(entry: StoredModel) -> str:
     """Why a model cannot be used, and what to do; empty where it can."""
-    if entry.problem:
+    if entry.problem.startswith("damaged"):
         way_out = "cfrec must be installed anew" if entry.name == state.SHIPPED else "delete it and train it again"
         return f"{entry.problem}. Restore a copy of its folder, or {way_out}."
+    if entry.problem:
+        return f"{entry.problem}. Try again later."
     try:
         model_folder(state.MODELS, entry.name)
     except cfrec.CfrecError as error:  # named by hand

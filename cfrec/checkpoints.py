@@ -37,9 +37,11 @@ class Checkpoint:
         self._lock = FileLock(self.folder.with_suffix(".lock"), thread_local=False)  # the thread that lets go may be another
 
     def claim(self) -> bool:
-        """Make this process the run's; False where the run is another's, in this process or elsewhere."""
+        """Make this checkpoint the run's; False where the run is another's, in this process or elsewhere, or this one's already."""
         from filelock import Timeout
 
+        if self._lock.is_locked:
+            return False
         try:
             self.folder.parent.mkdir(parents=True, exist_ok=True)
             self._lock.acquire(timeout=0)
@@ -59,15 +61,18 @@ class Checkpoint:
         return True
 
     def drop(self) -> None:
-        """Delete what is stored: the run is over."""
-        if model_stamp(self.folder) is not None:
-            try:
+        """Delete what is stored: the run is over. Where another goes on with it, nothing is done."""
+        try:
+            if not self._lock.is_locked and (model_stamp(self.folder) is None or not self.claim()):
+                return
+            if model_stamp(self.folder) is not None:
                 delete_model(self.folder)
-            except CfrecError as error:
-                logger.warning("run %s: its checkpoint stays: %s", self.run, error)
-        with contextlib.suppress(OSError):  # a lock that stays is harmless
-            Path(self._lock.lock_file).unlink(missing_ok=True)
-        self.release()
+        except (CfrecError, OSError) as error:
+            logger.warning("run %s: its checkpoint stays: %s", self.run, error)
+        if self._lock.is_locked:
+            with contextlib.suppress(OSError):  # a lock that stays is harmless
+                Path(self._lock.lock_file).unlink(missing_ok=True)
+            self.release()
 
     def release(self) -> None:
         """Let go of the run, so that another may go on with it."""

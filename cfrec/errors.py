@@ -25,6 +25,10 @@ class ModelError(CfrecError):
     """A stored model is missing, damaged or from another version."""
 
 
+class ShortageError(ModelError):
+    """A stored model cannot be read now: too little memory is free, or too many files are open."""
+
+
 class NotFoundError(CfrecError):
     """A movie, user or title is not in the model."""
 

@@ -5,6 +5,7 @@ A model is written to a hidden folder `.NAME.new-…`; the one it replaces is mo
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import re
@@ -18,13 +19,14 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from cfrec.encoding import HEAD, check_head
-from cfrec.errors import ModelError
+from cfrec.errors import ModelError, ShortageError
 from cfrec.manifest import ALWAYS, LARGEST_MANIFEST, MANIFEST, STATE, WEIGHTS, check_file, read_manifest
 from cfrec.memory import free_memory
 
 logger = logging.getLogger(__name__)
 
 _HIDDEN = re.compile(r"\.(.+)\.(?:new-[^.]*|gone-[^.]*|(old))", re.DOTALL)
+_SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 _SMALL = 64 << 20  # bytes: a model that is read whatever memory is free
 
 
@@ -139,7 +141,7 @@ def read_folder(place: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
     manifest = read_manifest(_read_manifest(place))
     needed = 2 * sum(entry["bytes"] for entry in manifest["files"].values())  # as bytes, and as arrays
     if needed > _SMALL and needed > (free := free_memory()):
-        raise ModelError(f"it needs {needed / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are free")
+        raise ShortageError(f"it needs {needed / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are free")
     files = {}
     for name, entry in sorted(manifest["files"].items(), key=lambda file: int(file[1]["bytes"])):  # the large ones are read last
         files[name] = _read_file(place / name, entry["bytes"])
@@ -173,7 +175,8 @@ def _opened(path: Path) -> Iterator[tuple[BinaryIO, int]]:
             _check_plain(status, path.name)  # again: it may have been exchanged since
             yield stream, status.st_size
     except OSError as error:
-        kind = MissingError if isinstance(error, FileNotFoundError) and path.name == MANIFEST else ModelError
+        missing = isinstance(error, FileNotFoundError) and path.name == MANIFEST
+        kind = MissingError if missing else ShortageError if error.errno in _SHORTAGES else ModelError
         raise kind(f"{path.name} cannot be read ({error.strerror or error})") from error
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from cfrec.encoding import decode, encode
-from cfrec.errors import ModelError
+from cfrec.errors import ModelError, ShortageError
 from cfrec.folders import (
     MissingError,
     actual_place,
@@ -221,13 +221,18 @@ def load_model(folder: str | Path) -> TrainedModel:
     Raises
     ------
     ModelError
-        There is no model, or it is damaged, or from another version: says which and why.
+        There is no model, or it is damaged, or from another version: says which and why. A ShortageError where the machine has too
+        little to read it now.
     """
     place = _resolve(folder)
     try:
         return _read(place)[1]
     except MissingError as error:
         raise ModelError(f"There is no model in {_shown(folder)}. Train one: python -m cfrec train --out models/NAME") from error
+    except ShortageError as error:
+        raise ShortageError(
+            f"The model {_shown(folder)} cannot be read now: {error}. Try again later, or with fewer programs open."
+        ) from error
     except ModelError as error:
         raise ModelError(f"The model {_shown(folder)} is damaged: {error}. Restore a copy, or train it again.") from error
 
@@ -241,7 +246,7 @@ def _read(place: Path) -> tuple[Mapping[str, Any], TrainedModel]:
             manifest, files = read_folder(actual_place(place))
             return manifest, decode(manifest, files)
         except MemoryError as error:
-            raise ModelError("it does not fit into the memory that is free") from error
+            raise ShortageError("it does not fit into the memory that is free") from error
         except ModelError:
             if stamp(place) == before or time.monotonic() > until:
                 raise
@@ -276,7 +281,7 @@ def _entry(path: Path) -> StoredModel | None:
     except ModelError as error:
         if not os.path.lexists(actual_place(path)):
             return None
-        return StoredModel(name, path, {}, f"damaged: {error}")
+        return StoredModel(name, path, {}, f"{'cannot be read now' if isinstance(error, ShortageError) else 'damaged'}: {error}")
 
 
 def delete_model(folder: str | Path) -> None:

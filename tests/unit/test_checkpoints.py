@@ -86,3 +86,23 @@ def test_what_a_killed_writer_left_is_swept_up(unfinished, tmp_path):
 def test_without_a_folder_there_are_none(tmp_path):
     assert unfinished_runs(tmp_path / "nowhere") == []
     sweep_checkpoints(tmp_path / "nowhere")
+
+
+def test_a_run_that_another_goes_on_with_is_not_dropped(unfinished, tmp_path):
+    """A page that was drawn before the other resumed it still offers to discard it."""
+    leave(tmp_path, "a1", unfinished)
+    [mine], [stale] = unfinished_runs(tmp_path), unfinished_runs(tmp_path)
+    assert mine.claim()
+    stale.drop()
+    assert mine.folder.is_dir()
+    assert mine.keep(unfinished)
+    assert unfinished_runs(tmp_path) == []
+    mine.drop()
+    assert not mine.folder.exists()
+
+
+def test_a_checkpoint_is_claimed_once(unfinished, tmp_path):
+    """Two clicks on Resume bring the same one."""
+    leave(tmp_path, "a1", unfinished)
+    [found] = unfinished_runs(tmp_path)
+    assert [found.claim(), found.claim()] == [True, False]
