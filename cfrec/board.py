@@ -49,7 +49,7 @@ class JobBoard:
         if self._closed:
             raise BusyError("The server is about to stop. Try again when it is back.")
         running = self.running()
-        if alike := next((other for other in [running, *self._waiting] if other and other.is_like(job)), None):
+        if alike := next((other for other in [running, *self._waiting] if other and not other.stopping and other.is_like(job)), None):
             job.withdraw("The same run is under way already.")
             return alike
         job.on_end = self._start_next
@@ -75,7 +75,7 @@ class JobBoard:
 
     def get(self, job_id: str) -> TrainingJob | None:
         """The run of this id, if it waits or is still kept."""
-        return self._jobs.get(job_id) or next((job for job in self.waiting() if job.id == job_id), None)
+        return next((job for job in self.waiting() if job.id == job_id), None) or self._jobs.get(job_id)
 
     def all(self) -> list[TrainingJob]:
         """The runs that are under way or kept, the latest first."""
@@ -112,6 +112,7 @@ class JobBoard:
         except RuntimeError as error:  # no more threads
             logger.warning("run %s: %s", job.id, error)
             raise BusyError("This machine cannot begin another run now. Try again later.") from error
+        self._jobs.pop(job.id, None)  # the run that it resumes
         self._forget_old()
         self._jobs[job.id] = job
 

@@ -196,11 +196,11 @@ class TrainingJob:
 
     def _run(self) -> None:
         logger.info("run %s: %s on %s", self.id, self.config.recipe, self.title)
-        _give_way()
         limit = Timer(self._longest, self._end_late)
         limit.daemon = True
-        limit.start()
         try:
+            _give_way()
+            limit.start()
             self._publish(phase=DONE, result=self._train())
             logger.info("run %s: done", self.id)
         except CfrecError as error:

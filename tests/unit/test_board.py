@@ -304,3 +304,29 @@ def test_the_table_of_runs(done, blocks, short):
     ]
     assert table.loc[0, ["best_epoch", "device", "seconds"]].isna().all()
     assert table.loc[0, "outcome"] == WAITING
+
+
+def test_a_run_that_stops_is_followed_by_the_same_again(blocks, short, gate):
+    board = JobBoard()
+    first, again = (TrainingJob(lambda _: gate.wait(SOON) and blocks, short, "Blocks", data="blocks") for _ in range(2))
+    board.submit(first)
+    first.stop()
+    assert board.submit(again) is again
+    gate.set()
+    until(lambda: again.snapshot.finished)
+    assert again.snapshot.phase == DONE
+
+
+def test_a_resumed_run_that_waits_is_found_rather_than_the_one_that_failed(blocks, short, gate):
+    board = JobBoard()
+    failed = TrainingJob(lambda _: 1 / 0, short, "Blocks")
+    assert board.submit(failed).wait(SOON).phase == FAILED
+    board.submit(TrainingJob(lambda _: gate.wait(SOON) and blocks, short, "Blocks"))
+    again = TrainingJob(lambda _: blocks, short, "Blocks")
+    again.id = failed.id
+    board.submit(again)
+    assert board.get(failed.id) is again
+    gate.set()
+    until(lambda: again.snapshot.finished)
+    assert board.get(failed.id) is again
+    assert board.all()[0] is again  # the latest

@@ -432,3 +432,17 @@ def test_a_run_ends_at_its_time_limit_with_the_best_so_far(blocks, block_config)
 def test_a_run_that_is_stopped_in_time_has_no_such_advice(blocks, block_config):
     stopped = WatchedJob(lambda _: blocks, block_config, "Blocks", at={3: TrainingJob.stop})
     assert finish(stopped).result.trained.advice == ""
+
+
+def test_a_run_whose_clock_cannot_start_fails_in_words_and_makes_way(blocks, short, monkeypatch):
+    job, ended = TrainingJob(lambda _: blocks, short, "Blocks"), threading.Event()
+    job.on_end = ended.set
+
+    def start(self):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(jobs.Timer, "start", start)
+    job.start()
+    assert job.wait(SOON).phase == FAILED
+    assert "Something in cfrec went wrong" in job.snapshot.error
+    assert ended.is_set()
