@@ -10,6 +10,7 @@ import streamlit as st
 import cfrec
 from app_pages import _show as show
 from app_pages import _state as state
+from app_pages import _train_form as form
 from app_pages import _words as words
 from cfrec.comparison import bias_movers, changed_settings, neighbour_changes, same_test
 from cfrec.export import spreadsheet_safe
@@ -49,7 +50,7 @@ def show_result(job: TrainingJob, current: cfrec.TrainedModel) -> None:
     with changes:
         _changes(new, current)
     with guesses:
-        _guesses(result)
+        _guesses(job, result)
     with away:
         _downloads(job, new)
 
@@ -143,12 +144,15 @@ def _changes(new: cfrec.TrainedModel, current: cfrec.TrainedModel) -> None:
         show.table(settings, "changed-settings", alt="Settings that differ between the two models", columns=columns)
 
 
-def _guesses(result: JobResult) -> None:
+def _guesses(job: TrainingJob, result: JobResult) -> None:
     st.markdown("**Ratings kept aside: what people gave, and what the model guessed**")
     half, one = (f"{result.within[name]:.0%}" for name in ("within_half", "within_one"))
     st.markdown(f"**{one}** of all guesses miss by at most one star, **{half}** by at most half a star.")
-    data = result.guesses.drop(columns="movie_id")
-    show.table(data, "guesses", alt="Held-out ratings beside the guesses of the new model", height=330)
+    if form.may_be_seen(job):
+        data = result.guesses.drop(columns="movie_id")
+        show.table(data, "guesses", alt="Held-out ratings beside the guesses of the new model", height=330)
+    else:
+        st.caption("Who gave what is shown only to the visitor whose file it is.")
     st.markdown("**Can its guesses be believed?**")
     drawing = calibration_chart(result.calibration)
     worst = (result.calibration["predicted"] - result.calibration["actual"]).abs().max()

@@ -130,7 +130,7 @@ def _chart(job: TrainingJob, now: JobSnapshot, history: Sequence[EpochMetrics], 
         lambda: (loss_drawing(job.config.epochs, 1.04 * sqrt(now.baselines["mean"])), points()),
         points,
         "losses",
-        version=f"{job.id} {len(history)} {len(before)}",
+        version=f"{job.id} {len(history)} {hash(tuple(before))}",
         alt=f"Line chart of the average miss by round: {latest}",
         columns=CHART_COLUMNS,
     )

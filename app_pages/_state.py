@@ -20,6 +20,7 @@ from cfrec import warm
 from cfrec.board import JobBoard
 from cfrec.checkpoints import Checkpoint, sweep_checkpoints, unfinished_runs
 from cfrec.datasets import DATASETS, find_local, sweep_downloads
+from cfrec.errors import ShortageError
 from cfrec.keeping import Keeper
 from cfrec.logs import set_up
 from cfrec.storage import model_folder, model_stamp, sweep
@@ -100,11 +101,13 @@ def jobs() -> JobBoard:
 
 
 def unfinished() -> list[tuple[Checkpoint, cfrec.TrainedModel]]:
-    """The runs that a server left when it ended, the latest first; one whose checkpoint is damaged is dropped."""
+    """The runs that were cut short, the latest first; one whose checkpoint is damaged is dropped."""
     found = []
     for checkpoint in unfinished_runs(MODELS):
         try:
             found.append((checkpoint, _load(checkpoint.folder)))
+        except ShortageError as error:
+            logger.warning("run %s: %s", checkpoint.run, error)
         except cfrec.CfrecError as error:
             logger.warning("run %s cannot be resumed: %s", checkpoint.run, error)
             checkpoint.drop()

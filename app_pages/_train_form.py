@@ -16,7 +16,7 @@ from app_pages import _words as words
 from cfrec.config import PRESETS_EXPLAINED
 from cfrec.datasets import DATASETS, Dataset, find_local
 from cfrec.devices import list_devices
-from cfrec.jobs import Load
+from cfrec.jobs import Load, TrainingJob
 from cfrec.ratings import Source
 from cfrec.training import estimate_seconds
 from cfrec.warm import is_warm
@@ -92,18 +92,29 @@ def _own_data() -> Data | None:
         "A table of ratings, or a zip of one",
         type=["csv", "tsv", "txt", "dat", "data", "zip"],
         help="A row for each rating, with columns for person, film and stars, under any usual name and with any separator; titles, genres "
-        "and times are used if they are there. It stays in this server's memory, and nobody else sees it; its name and the run are seen by "
-        "everybody. What a long run has learned is also kept on this server until the run is over.",
+        "and times are used if they are there. Who gave what stays in this server's memory, and is shown to nobody else. What is learned "
+        "from it is seen by everybody here, with the file's name, the titles and the people's ids; of a long run that is cut short it is "
+        "kept on this server until the run is resumed or discarded.",
+        key="own_file",
+        on_change=st.session_state.pop,
+        args=["_own", None],
     )
+    read: tuple[str, bool] | None = st.session_state.get("_own")  # the file that was read last, and how
+    if file is None and read:
+        st.session_state["drop_bad"] = read[1]  # the visitor is back on this page, and the uploader does not know the file any more
     drop_bad = st.toggle(
-        "Leave out bad rows", help="Else the first bad row is named, with its line and what is wrong with it.", key="drop_bad"
+        "Leave out bad rows",
+        help="Else the first bad row is named, with its line and what is wrong with it.",
+        key="drop_bad",
+        disabled=file is None and read is not None,
     )
     if file is not None:
-        st.session_state["_own"] = (file.file_id, drop_bad)  # by which it is found when the visitor comes back to this page
-    if "_own" not in st.session_state:
+        read = (file.file_id, drop_bad)
+    if read is None:
         return None
-    key = ("own ratings", *st.session_state["_own"])
+    key = (OWN, *read)
     ratings = state.kept().get(key, lambda: _read_own(file, drop_bad))
+    st.session_state["_own"] = read
     report = ratings.report
     st.caption(
         f"**{words.plain(ratings.source.title)}**: {len(ratings):,} ratings by {ratings.n_users:,} people of {ratings.n_movies:,} films"
@@ -113,6 +124,11 @@ def _own_data() -> Data | None:
         repeated = f", {report.n_duplicates:,} repeated (the latest was kept)" if report.n_duplicates else ""
         st.caption(f"Of {words.plural(report.n_rows, 'row')} {report.n_used:,} are used, {report.n_dropped:,} left out{repeated}{reasons}.")
     return Data(key, ratings.source.title, ratings.n_users, ratings.n_movies, len(ratings), lambda _: ratings)
+
+
+def may_be_seen(job: TrainingJob) -> bool:
+    """Whether this visitor may see the ratings that a run learned from: those of a release, or of the file that they chose."""
+    return job.data in DATASETS or job.data == (OWN, *st.session_state.get("_own", ()))
 
 
 def _read_own(file: UploadedFile | None, drop_bad: bool) -> cfrec.Ratings:
@@ -165,9 +181,8 @@ def _setting(name: str, default: object, limits: Mapping[str, Any]) -> object:
 def choose_device() -> str:
     """The device to train on; those that are missing are shown with the reason."""
     devices = list_devices()
-    first = next(device for device in devices if device.available)
     labels = {"auto": "Automatic"} | {device.name: device.label for device in devices[::-1]}
-    captions = {"auto": f"The fastest there is: {first.label}"}
+    captions = {"auto": "The one that suits the recipe best"}
     captions |= {device.name: "Ready" if device.available else f"Not available: {device.reason}" for device in devices}
     return st.radio(
         "Device",
@@ -176,7 +191,7 @@ def choose_device() -> str:
         captions=[captions[name] for name in labels],
         key="device",
         bind="query-params",
-        help="Where the arithmetic is done. The result is the same everywhere, but for the last decimals.",
+        help="Where the arithmetic is done. On a graphics card Quick and Balanced learn by adam, and come out a little different.",
     )
 
 

@@ -110,7 +110,7 @@ BASELINES = {"mean": "always the same guess", "movie_mean": "each film's average
 OUTCOMES = {
     "completed": "ran to its end",
     "early_stopped": "stopped by itself: no longer getting better",
-    "stopped": "stopped by hand",
+    "stopped": "stopped early",
     "diverged": "went astray",
     "unfinished": "was cut short",
 }

@@ -40,7 +40,7 @@ def look_at(job: TrainingJob) -> TrainingJob | None:
     try:
         taken = state.jobs().submit(job)
     except cfrec.CfrecError as error:
-        st.toast(words.plain(str(error)), icon=":material/error:")
+        st.toast(words.told(error), icon=":material/error:")
         return None
     taken.wait(_SOON)
     if taken is not job:
@@ -54,23 +54,29 @@ def resume(checkpoint: Checkpoint, unfinished: cfrec.TrainedModel, data: form.Da
     try:
         job = TrainingJob.resuming(checkpoint, unfinished, data.load, data.key)
     except cfrec.CfrecError as error:
-        st.toast(words.plain(str(error)), icon=":material/error:")
+        st.toast(words.told(error), icon=":material/error:")
     else:
         look_at(job)
 
 
 def show_unfinished(chosen: form.Data | None) -> list[str]:
-    """The runs that a server left when it ended, each with what can be done about it; returns their ids."""
+    """The runs that were cut short, each with what can be done about it; returns their ids."""
     unfinished = state.unfinished()
     for checkpoint, trained in unfinished:
         n, of, title = len(trained.history), trained.config.epochs, trained.source.title
-        data = form.data_of(trained, chosen)
+        data, problem = None, ""
+        try:
+            data = form.data_of(trained, chosen)
+        except cfrec.CfrecError as error:
+            problem = words.told(error)
         with st.container(border=True):
             st.markdown(
                 f"A run was cut short: **{words.plain(title)}**, recipe “{words.plain(trained.config.recipe)}”, "
                 f"after round {n} of {of}. What it had learned until then is kept."
             )
-            if data is None:
+            if problem:
+                st.error(problem, icon=":material/error:")
+            elif data is None:
                 st.caption(f"To go on with it, choose the same file, {words.plain(title)}, under “Ratings to learn from”.")
             with st.container(horizontal=True):
                 st.button(
@@ -109,7 +115,7 @@ def choose_all() -> tuple[form.Data | None, cfrec.TrainConfig | None]:
             config = form.choose_config()
             return data, config
         except cfrec.CfrecError as error:
-            st.error(words.plain(str(error)), icon=":material/error:")
+            st.error(words.told(error), icon=":material/error:")
     return None, None
 
 
@@ -121,7 +127,7 @@ def show_start(data: form.Data | None, config: cfrec.TrainConfig | None) -> Trai
         try:
             seconds = form.seconds_needed(config.to_dict(), data.n_users, data.n_movies, max(data.n_ratings * 4 // 5, 1))
         except cfrec.CfrecError as error:
-            problem = str(error)
+            problem = words.told(error)
     ready = seconds is not None and not state.jobs().is_full()
     icon = ":material/model_training:"
     clicked = st.button("Train", type="primary", icon=icon, disabled=not ready, key="train")
@@ -134,18 +140,18 @@ def show_start(data: form.Data | None, config: cfrec.TrainConfig | None) -> Trai
     if running:
         n_waiting = len(state.jobs().waiting())
         place = f"yours would be {words.TURNS[n_waiting]}" if n_waiting < len(words.TURNS) else "as many wait as may"
-        st.caption(f"A run is under way, and {place}.")
+        st.caption(f"A run is under way, and {place}." if seconds is not None else "A run is under way.")
         if state.in_url("run") != running.id:
             st.button("Watch it", on_click=state.choose, args=["run", running.id], key="watch")
-    elif seconds is not None and data and config:
+    if problem:
+        st.error(problem, icon=":material/error:")
+    elif seconds is None or not data or not config:
+        st.caption("Choose what to train first.")
+    elif not running:
         about = f"{'about ' if seconds >= 1 else ''}{words.duration(seconds)}"
         st.caption(
             f"{words.plain(data.title)}, recipe “{config.recipe}”: {about} on this machine. The model in use stays until you decide."
         )
-    elif problem:
-        st.error(words.plain(problem), icon=":material/error:")
-    else:
-        st.caption("Choose what to train first.")
     return started
 
 
@@ -172,7 +178,7 @@ def show_run(job: TrainingJob, trained: cfrec.TrainedModel, data: form.Data | No
         kept = f" It is kept on this server up to round {now.kept_epoch}, should the server stop." if now.kept_epoch else ""
         st.caption(f"Everyone here sees this run, and can stop it. It goes on when this tab is closed; its address leads back to it.{kept}")
     elif now.error:
-        st.error(f"The run did not finish. {words.plain(now.error)}", icon=":material/error:")
+        st.error(f"The run did not finish. {words.told(now.error)}", icon=":material/error:")
     elif now.result and now.result.trained.advice:
         st.warning(words.plain(now.result.trained.advice), icon=":material/lightbulb:")
         gentler = job.config.gentler()

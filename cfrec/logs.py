@@ -29,7 +29,10 @@ _FOLDERS = [  # what lies in them is named without them
 
 def tidy(record: logging.LogRecord) -> None:
     """Make a record one line of bounded length, with the places that an error passed, and without sessions and folders."""
-    message = record.getMessage()[:_LONGEST]
+    try:
+        message = record.getMessage()[:_LONGEST]
+    except Exception:  # noqa: BLE001  # arguments that do not fit, in whatever library: it is not to fall over its log
+        message = str(record.msg)[:_LONGEST]
     if record.exc_info and (error := record.exc_info[1]):
         frames = traceback.extract_tb(error.__traceback__)[-_FRAMES:]
         places = " > ".join(f"{frame.filename}:{frame.lineno}" for frame in frames)

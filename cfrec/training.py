@@ -57,7 +57,8 @@ def train(
     on_epoch : callable, optional
         Called with an EpochMetrics after each epoch.
     stop, pause : threading.Event, optional
-        Heeded before each batch. A stopped run returns the best so far, the unfinished epoch included.
+        Heeded before each batch; by ``sgd`` in compiled code, before each ten million ratings. A stopped run returns the best so far,
+        the unfinished epoch included.
     resume : TrainedModel, optional
         A run with a ``state``, from the same ratings, to go on with; only epochs, patience and device may differ.
     on_checkpoint : callable, optional

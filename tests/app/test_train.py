@@ -8,12 +8,15 @@ from streamlit.testing.v1 import AppTest
 
 import cfrec
 from app_pages import _run_view as run_view
+from app_pages import _show as show
 from app_pages import _state as state
 from app_pages import _words as words
+from cfrec import folders
 from cfrec.board import JobBoard
 from cfrec.checkpoints import Checkpoint
 from cfrec.jobs import TrainingJob
 from cfrec.ratings import Source
+from cfrec.trained import EpochMetrics
 from cfrec.warm import is_warm, warm_up
 
 
@@ -343,6 +346,29 @@ def test_a_run_that_was_cut_short_can_be_discarded(open_page, cut_short, no_data
     assert not cut_short.folder.exists()
 
 
+def test_a_checkpoint_stays_that_cannot_be_read_for_want_of_memory(open_page, cut_short, no_data, monkeypatch, caplog):
+    with monkeypatch.context() as scarce:
+        scarce.setattr(folders, "_SMALL", 0)
+        scarce.setattr(folders, "free_memory", lambda: 1)
+        assert state.unfinished() == []
+    assert "0.0 GB are free" in caplog.text
+    assert says(open_page("train"), "cut short")
+
+
+def test_a_cut_short_run_of_a_damaged_data_set_does_not_break_the_page(open_page, blocks, cut_short, models, cache):
+    cache.mkdir()
+    (cache / "ml-100k.zip").write_bytes(b"no zip")
+    kept = cfrec.load_model(cut_short.folder)
+    assert cut_short.keep(replace(kept, source=replace(kept.source, name="ml-100k", title="MovieLens 100K")))
+    cut_short.release()
+    app = open_page("train", {"data": "A file of your own"})
+    assert not app.exception
+    assert says(app, "ml-100k.zip is damaged") or says(app, "ml-100k.zip")
+    assert not says(app, str(cache))
+    assert button(app, "Resume from round 3").disabled
+    assert not button(app, "Discard it").disabled
+
+
 def test_a_damaged_checkpoint_is_dropped(open_page, cut_short, no_data, caplog):
     (cut_short.folder / "users.csv").write_text("x")
     assert not says(open_page("train"), "cut short")
@@ -389,6 +415,53 @@ def test_a_longer_run_is_compared_with_so_far_as_the_axis_goes(shipped):
     """A label at its hundredth round, on an axis of fourteen, once left no room for the drawing."""
     job = TrainingJob(lambda _: None, cfrec.TrainConfig(epochs=14), "Nobody's ratings")
     assert [m.epoch for m in run_view.history_before(job, shipped.history)] == list(range(1, 15))
+
+
+def test_beside_a_run_what_cannot_be_trained_is_still_explained(open_page, waiting, no_data):
+    job, _ = waiting
+    state.jobs().submit(job)
+    app = open_page("train", {"device": "NVIDIA GPU"})
+    assert says(app, "A run is under way.")
+    assert says(app, "The device 'cuda' cannot be used")
+    app = open_page("train", {"data": "A file of your own"})
+    assert says(app, "Choose what to train first.")
+
+
+def test_a_file_that_is_taken_away_is_chosen_no_more(open_page, table, no_data):
+    app = upload(open_page("train", {"data": "A file of your own"}), "user,movie,rating\n1,2,many\n")
+    assert says(app, "mine.csv, line 2")
+    app.file_uploader[0].set_value(None).run()
+    assert says(app, "Choose what to train first.")
+    assert not app.error
+    upload(app, table)
+    assert says(app, "**mine.csv**")
+    app.file_uploader[0].set_value(None).run()
+    assert not says(app, "**mine.csv**")
+    assert says(app, "Choose what to train first.")
+
+
+def test_who_gave_what_is_shown_to_nobody_else(open_page, table, no_data):
+    form = {"data": "A file of your own", "recipe": "Quick", "epochs_quick": "8", "n_factors_quick": "4"}
+    app = upload(open_page("train", form), table)
+    button(app, "Train").click().run()
+    job = run_to_the_end(app)
+    assert any("user_id" in frame.value for frame in app.dataframe)
+    other = open_page("train", {"run": job.id})
+    other.session_state["_skipped"] = {job.id}
+    other.run()
+    assert says(other, "of all guesses miss by at most one star")
+    assert says(other, "Who gave what is shown only to the visitor whose file it is.")
+    assert not any("user_id" in frame.value for frame in other.dataframe)
+
+
+def test_each_sees_their_own_curve_from_before(waiting, monkeypatch):
+    """Two visitors whose models in use have equally many rounds once got the same drawing."""
+    versions = []
+    monkeypatch.setattr(show, "drawn_once", lambda *_, version, **__: versions.append(version))
+    now = replace(waiting[0].snapshot, baselines={"mean": 1.2})
+    for loss in (0.9, 0.8, 0.9):
+        run_view._chart(waiting[0], now, (), [EpochMetrics(1, loss, loss, 0.01, 1.0, 1.0)])
+    assert versions[0] == versions[2] != versions[1]
 
 
 def test_a_run_that_fails_says_why(open_page, no_data):

@@ -260,7 +260,7 @@ def test_the_page_says_what_is_there_and_refuses_what_is_not(tmp_path, cache, mo
     monkeypatch.setattr(_train_form, "is_warm", lambda: True)
     page = AppTest.from_file("../../streamlit_app.py", default_timeout=60).switch_page("app_pages/train.py").run()
     captions = dict(zip(page.radio("device").options, page.radio("device").proto.captions, strict=True))
-    assert captions["Automatic"] == "The fastest there is: CPU"
+    assert captions["Automatic"] == "The one that suits the recipe best"
     assert captions["CPU"] == "Ready"
     assert captions["NVIDIA GPU"].startswith("Not available: ")
     assert not page.error

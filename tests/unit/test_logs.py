@@ -86,3 +86,9 @@ def test_a_flood_is_kept_short_and_no_record_is_two_lines():
 def test_without_the_limit_the_flood_would_be_long():
     """Negative control."""
     assert len(flood(limited=False)) == 20_000
+
+
+def test_a_call_that_cannot_be_written_is_logged_as_it_stands():
+    wrong = record("cfrec.x", "a %s %s", 1)
+    tidy(wrong)
+    assert wrong.getMessage() == "a %s %s"
