@@ -136,6 +136,14 @@ def sweep_up(models: Path, name: str | None = None) -> None:
             logger.info("what was left of the model %r stays: %s", place.name, error.strerror)
 
 
+def may_be_folder(path: Path) -> bool:
+    """Whether it is a folder, or a link that leads nowhere or where nobody may look: what was meant to be a model is not hidden."""
+    try:
+        return path.is_dir() or (path.is_symlink() and not path.exists())
+    except OSError:
+        return True
+
+
 def read_folder(place: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
     """The manifest and the files of a model, checked against each other. Raises ModelError, which says what is wrong with which file."""
     manifest = read_manifest(_read_manifest(place))

@@ -26,6 +26,7 @@ from cfrec.folders import (
     gone_place,
     is_model,
     leftovers,
+    may_be_folder,
     new_folder,
     old_place,
     read_folder,
@@ -221,8 +222,7 @@ def load_model(folder: str | Path) -> TrainedModel:
     Raises
     ------
     ModelError
-        There is no model, or it is damaged, or from another version: says which and why. A ShortageError where the machine has too
-        little to read it now.
+        There is no model, or it is damaged, from another version, or cannot be read now (ShortageError): says which and why.
     """
     place = _resolve(folder)
     try:
@@ -257,20 +257,12 @@ def list_models(folder: str | Path = "models") -> list[StoredModel]:
     """All models in a folder, by name. Those that cannot be loaded are listed too, with the reason."""
     folder = Path(folder)
     try:
-        paths = [path for path in folder.iterdir() if _may_be_folder(path)]
+        paths = [path for path in folder.iterdir() if may_be_folder(path)]
         moved = [leftover.place for leftover in leftovers(folder) if leftover.is_old]
     except OSError:
         return []
     places = {path for path in paths if not path.name.startswith(".")}.union(moved)
     return [entry for path in sorted(places) if (entry := _entry(path))]
-
-
-def _may_be_folder(path: Path) -> bool:
-    """Whether it is a folder, or a link that leads nowhere or where nobody may look: what was meant to be a model is not hidden."""
-    try:
-        return path.is_dir() or (path.is_symlink() and not path.exists())
-    except OSError:
-        return True
 
 
 def _entry(path: Path) -> StoredModel | None:
@@ -281,7 +273,8 @@ def _entry(path: Path) -> StoredModel | None:
     except ModelError as error:
         if not os.path.lexists(actual_place(path)):
             return None
-        return StoredModel(name, path, {}, f"{'cannot be read now' if isinstance(error, ShortageError) else 'damaged'}: {error}")
+        what = "cannot be read now" if isinstance(error, ShortageError) else "damaged"
+        return StoredModel(name, path, {}, f"{what}: {error}")
 
 
 def delete_model(folder: str | Path) -> None:
