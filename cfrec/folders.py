@@ -21,7 +21,7 @@ from typing import Any, BinaryIO, NamedTuple
 from cfrec.encoding import HEAD, check_head
 from cfrec.errors import ModelError, ShortageError
 from cfrec.manifest import ALWAYS, LARGEST_MANIFEST, MANIFEST, STATE, WEIGHTS, check_file, read_manifest
-from cfrec.memory import free_memory
+from cfrec.memory import free_memory, installed_memory
 
 logger = logging.getLogger(__name__)
 
@@ -149,7 +149,8 @@ def read_folder(place: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
     manifest = read_manifest(_read_manifest(place))
     needed = 2 * sum(entry["bytes"] for entry in manifest["files"].values())  # as bytes, and as arrays
     if needed > _SMALL and needed > (free := free_memory()):
-        raise ShortageError(f"it needs {needed / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are free")
+        kind = ModelError if needed > installed_memory() else ShortageError
+        raise kind(f"it needs {needed / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are free")
     files = {}
     for name, entry in sorted(manifest["files"].items(), key=lambda file: int(file[1]["bytes"])):  # the large ones are read last
         files[name] = _read_file(place / name, entry["bytes"])

@@ -21,6 +21,13 @@ def free_memory() -> int:
     return min(free, limit - used + int(reclaimable))
 
 
+def installed_memory() -> int:
+    """Bytes of memory that this machine has, used or not."""
+    import psutil
+
+    return int(psutil.virtual_memory().total)
+
+
 def check_fits(needed: int, what: str) -> None:
     """Raise DataError if reading this would take more bytes of memory than are free."""
     if needed > (free := free_memory()):

@@ -118,7 +118,7 @@ def look(case: Case, originals: dict[tuple[str, str], object]) -> str:
     try:
         model = safe(path)
     except cfrec.CfrecError:
-        if path.is_dir() and not listed_as(path).problem.startswith("damaged: "):
+        if path.is_dir() and not listed_as(path).problem.startswith(("damaged: ", "cannot be read now: ")):
             return "listed as whole"
         raise
     if digest(model) == originals["safe", case.seed]:
