@@ -22,6 +22,7 @@ a new order in every epoch.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -68,7 +69,7 @@ class SgdRun(Run):
 
     def __init__(self, train: Ratings, valid: Ratings, config: TrainConfig, device: str = "cpu") -> None:
         super().__init__(train, valid, config, device)
-        self.n_threads = cpu_threads(config.n_threads, len(train))
+        self.n_threads = min(cpu_threads(config.n_threads, len(train)), os.cpu_count() or 1)  # they wait busily: more get in the way
         self.pool = ThreadPoolExecutor(max(self.n_threads - 1, 1))
         random = np.random.default_rng(config.seed)
         self.rows = Rows(_random_rows(random, train.n_users, config), _random_rows(random, train.n_movies, config))

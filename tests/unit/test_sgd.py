@@ -1,4 +1,5 @@
 import math
+import os
 from dataclasses import replace
 from itertools import pairwise
 from threading import Event
@@ -64,7 +65,13 @@ def test_the_rate_goes_on_from_round_to_round(cells, blocks):
     assert rates[-1][1] == pytest.approx(run.learning_rate(1))
 
 
-def test_any_number_of_threads_gives_the_same_bits(cells, blocks):
+def test_there_are_no_more_threads_than_processors(blocks, monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    assert [run_of(blocks, n_threads=n).n_threads for n in (1, 2, 64)] == [1, 2, 2]
+
+
+def test_any_number_of_threads_gives_the_same_bits(cells, blocks, monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
     alone, together = fit(run_of(blocks, n_threads=1)), fit(run_of(blocks, n_threads=3))
     assert all((alone[name] == together[name]).all() for name in alone)
     assert not (alone["user_factors"] == fit(run_of(blocks, n_threads=3, seed=1))["user_factors"]).all()
