@@ -59,11 +59,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("cfrec: interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # the reader of a pipe, such as head, has had enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
-        print(f"cfrec: the result could not be written: {error.strerror or error}", file=sys.stderr)
-        return 2
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # where what is left of the result may go at the end
+        if not isinstance(error, BrokenPipeError):  # the reader of a pipe, such as head, has had enough
+            print(f"cfrec: the result could not be written: {error.strerror or error}", file=sys.stderr)
+            return 2
     return 0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import signal
 import sys
 import threading
@@ -16,6 +17,8 @@ import pandas as pd
 from tqdm import tqdm
 
 from cfrec.trained import EpochMetrics
+
+_STDERR = 2
 
 
 def show(message: str) -> None:
@@ -90,7 +93,8 @@ def stop_on_interrupt() -> Iterator[threading.Event]:
         if stop.is_set():
             raise KeyboardInterrupt
         stop.set()
-        show("Stopping: the best so far is kept.")
+        with contextlib.suppress(OSError):  # past sys.stderr, in the midst of whose own writing the signal may have come
+            os.write(_STDERR, b"\nStopping: the best so far is kept.\n")
 
     if threading.current_thread() is not threading.main_thread():  # only the main thread may handle signals
         yield stop

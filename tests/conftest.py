@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 
@@ -10,6 +12,7 @@ from cfrec import datasets, logs
 from cfrec.ratings import build_ratings
 from cfrec.readers import load_dataset
 
+os.environ.pop("PYTHONUNBUFFERED", None)  # which hides what goes wrong where output is buffered, as it is for everybody else
 logs.set_up = lambda: None  # of pages that are run in this process: its log is pytest's
 
 N_BLOCKS, USERS_A_BLOCK, MOVIES_A_BLOCK = 3, 30, 12

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from cfrec.cli import build_parser, main
+from cfrec.console import stop_on_interrupt
 from cfrec.storage import load_model
 
 ROWS = [(u, m, 5 if u % 2 == m % 2 else 1) for u in range(12) for m in range(10)]
@@ -197,6 +198,18 @@ def test_ctrl_c_keeps_the_best_so_far(csv, tmp_path, number):
     model = load_model(tmp_path / "m")
     assert model.metrics["mse"] == pytest.approx(result["mse"])
     assert model.state is not None  # a stopped run can be resumed
+
+
+def test_a_signal_that_comes_while_stderr_is_written_to_stops_all_the_same(capfd, monkeypatch):
+    class Writing:
+        def write(self, _):
+            raise RuntimeError("reentrant call inside <_io.BufferedWriter name='<stderr>'>")
+
+    monkeypatch.setattr(sys, "stderr", Writing())
+    with stop_on_interrupt() as stop:
+        signal.raise_signal(signal.SIGTERM)
+        assert stop.is_set()
+    assert "Stopping: the best so far is kept." in capfd.readouterr().err
 
 
 def test_stopped_before_anything_was_learned_the_old_model_stays(capsys, csv, tmp_path, monkeypatch):
