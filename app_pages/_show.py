@@ -34,6 +34,7 @@ COLUMNS = {  # how a column of cfrec's tables is called and written
     "predicted": st.column_config.NumberColumn("Guess, stars", format="%.2f", width="small"),
     "miss": st.column_config.NumberColumn("Miss, stars", format="%+.2f", width="small"),
 }
+_N_SUGGESTED = 6
 
 
 def table(
@@ -52,7 +53,7 @@ def table(
     """
     there = data[0] if isinstance(data, Sequence) else data.columns
     st.dataframe(
-        data,
+        data if isinstance(data, Sequence) else data.round({"similarity": 2}),  # whole percents, as elsewhere
         hide_index=True,
         column_config={column: how for column, how in (COLUMNS | dict(columns or {})).items() if column in there},
         alt=alt,
@@ -140,6 +141,19 @@ def _kept_drawing(name: str, version: str, alt: str, theme: str | None, _draw: C
         st.altair_chart(drawing, alt=alt, key=f"chart-{name}")
 
 
+def film_buttons(titles: Mapping[object, str], prefix: str, pick: Callable[[object], None]) -> None:
+    """A button for each film."""
+    with st.container(horizontal=True, gap="small"):
+        for movie_id, title in titles.items():
+            st.button(plain(title), on_click=pick, args=[movie_id], key=f"{prefix}-{movie_id}")
+
+
+def suggest_films(trained: cfrec.TrainedModel, pick: Callable[[object], None]) -> None:
+    """Buttons for films that many people rated."""
+    popular = trained.movies.nlargest(_N_SUGGESTED, "n_ratings")
+    film_buttons(dict(zip(popular["movie_id"].tolist(), popular["title"], strict=True)), "suggested", pick)
+
+
 def film_card(trained: cfrec.TrainedModel, movie_id: object) -> None:
     """What is known of a film, and what was learned of it."""
     row = trained.movie_row(movie_id)
@@ -168,7 +182,12 @@ def weak_evidence(n_ratings: int) -> None:
 
 def ink() -> str:
     """The colour of text in charts: a chart does not know whether it is drawn on light or on dark."""
-    return "#ECE9E2" if st.context.theme.type == "dark" else "#1B2230"
+    return theme("textColor")
+
+
+def theme(colour: str) -> str:
+    """A colour of the theme this visitor sees, by its name in the configuration."""
+    return str(st.get_option(f"theme.{st.context.theme.type or 'light'}.{colour}"))
 
 
 @st.cache_data(max_entries=8, show_spinner=False)

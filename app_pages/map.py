@@ -31,41 +31,46 @@ def places_of(trained: cfrec.TrainedModel) -> Any:
 
 def choose_films(places: Any) -> Any:
     """Which films are on the map."""
-    with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
-        which = st.segmented_control("Films", [POPULAR, BEST], default=POPULAR, required=True, key="films", bind="query-params")
-        if which == BEST:
-            st.caption(f"The {N_BEST} films with the highest popularity score, each with its title")
-            return places.nlargest(N_BEST, "stars")
-        most = len(places)
-        if most > 60:
-            n = st.slider("How many", 50, min(most, 2000), min(400, most), 50, key="n", bind="query-params", width=260)
-            return places.head(n)
+    which = st.segmented_control(
+        "Films",
+        [POPULAR, BEST],
+        default=POPULAR,
+        required=True,
+        key="films",
+        bind="query-params",
+        help=f"{BEST}: the {N_BEST} films with the highest popularity score, each with its title.",
+    )
+    if which == BEST:
+        return places.nlargest(N_BEST, "stars")
+    most = len(places)
+    if most > 60:
+        n = st.slider("How many", 50, min(most, 2000), min(400, most), 50, key="n", bind="query-params", width=200)
+        return places.head(n)
     return places
 
 
 def choose_look(n_axes: int) -> Look:
     """Colour, dimensions and axes."""
-    with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
-        options = [SPACE, FLAT] if n_axes > 2 else [FLAT]
-        dims = st.segmented_control("View", options, default=options[0], required=True, key="view", bind="query-params")
-        colour = st.selectbox(
-            "Colour by", list(COLOUR_NAMES), format_func=COLOUR_NAMES.__getitem__, key="colour", bind="query-params", width=200
-        )
-        with st.popover("Directions", icon=":material/3d_rotation:"):
-            st.caption("Which directions of the films’ numbers are drawn. The first show most. Technical term: principal components.")
-            sides = "xyz" if dims == SPACE else "xy"
-            axes = [
-                st.selectbox(
-                    f"Along {side}",
-                    AXIS_NAMES[:n_axes],
-                    min(k, n_axes - 1),
-                    format_func=_direction,
-                    key=f"along_{side}",
-                    bind="query-params",
-                )
-                for k, side in enumerate(sides)
-            ]
-    return Look(axes=axes, colour=colour)
+    options = [SPACE, FLAT] if n_axes > 2 else [FLAT]
+    dims = st.segmented_control("View", options, default=options[0], required=True, key="view", bind="query-params")
+    colour = st.selectbox(
+        "Colour by", list(COLOUR_NAMES), format_func=COLOUR_NAMES.__getitem__, key="colour", bind="query-params", width=200
+    )
+    with st.popover("Directions", icon=":material/3d_rotation:"):
+        st.caption("Which directions of the films’ numbers are drawn. The first show most. Technical term: principal components.")
+        sides = "xyz" if dims == SPACE else "xy"
+        axes = [
+            st.selectbox(
+                f"Along {side}",
+                AXIS_NAMES[:n_axes],
+                min(k, n_axes - 1),
+                format_func=_direction,
+                key=f"along_{side}",
+                bind="query-params",
+            )
+            for k, side in enumerate(sides)
+        ]
+    return Look(axes=axes, colour=colour, ink=show.ink(), paper=show.theme("backgroundColor"), grid=show.theme("borderColor"))
 
 
 def _direction(axis: str) -> str:
@@ -127,7 +132,7 @@ def draw(trained: cfrec.TrainedModel, shown: Any, look: Look, picked: object, ne
     n_labels = N_BEST if len(shown) <= N_BEST else 12
     look = replace(look, picked=row_of.get(picked), neighbours=[row_of[i] for i in neighbours if i in row_of], n_labels=n_labels)
     axes_and_films = (trained.version, *look.axes)
-    signature = (axes_and_films, look.colour, tuple(ids), picked)
+    signature = (axes_and_films, look.colour, look.paper, tuple(ids), picked)
     look = replace(look, view=view_for(signature, space))
     alt = f"Map of {len(shown)} films by {', '.join(map(_direction, look.axes))}"
     with st.container(key="map"):
@@ -190,8 +195,9 @@ st.markdown(
 )
 model = state.model_in_use()
 all_places = places_of(model)
-films = choose_films(all_places)
-chosen = choose_look(len(all_places.attrs["explained_variance_ratio"]))
+with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
+    films = choose_films(all_places)
+    chosen = choose_look(len(all_places.attrs["explained_variance_ratio"]))
 film = state.film_picked(model)
 alike = cfrec.similar_movies(model, film, N_NEIGHBOURS, words.WEAK_BELOW) if film is not None else model.movies.head(0)
 if film is not None:
@@ -201,7 +207,8 @@ left, right = st.columns([5, 3], gap="large")
 with right:
     search_film(model)
     if film is None:
-        st.caption("Nothing picked yet: click a point, or search.")
+        st.caption("Nothing picked yet: click a point, search, or begin with one of these:")
+        show.suggest_films(model, state.pick_film)
 with left:
     drawn_look = draw(model, films, chosen, film, alike["movie_id"].tolist())
     columns = dict.fromkeys(("genre", *AXIS_NAMES[3:]))

@@ -9,7 +9,7 @@ from app_pages import _show as show
 from app_pages import _state as state
 from app_pages import _words as words
 
-N_RESULTS, N_SUGGESTED, N_TRAIL = 6, 6, 5
+N_RESULTS, N_TRAIL = 6, 5
 TRAIL = "_trail"  # films seen before the present one, the latest last
 
 
@@ -32,12 +32,6 @@ def go_back(n_steps: int) -> None:
     state.pick_film(movie_id)
 
 
-def film_buttons(titles: dict[object, str], prefix: str) -> None:
-    with st.container(horizontal=True, gap="small"):
-        for movie_id, title in titles.items():
-            st.button(show.plain(title), on_click=go_to, args=[movie_id], key=f"{prefix}-{movie_id}")
-
-
 def search(trained: cfrec.TrainedModel) -> None:
     text = st.text_input(
         "Search for a film",
@@ -52,15 +46,10 @@ def search(trained: cfrec.TrainedModel) -> None:
     found = cfrec.search_movies(trained, text, k=N_RESULTS)
     if found.empty:
         st.caption("No title resembles that. Try one distinctive word of it; these are films that many people rated:")
-        suggest(trained)
+        show.suggest_films(trained, go_to)
         return
     st.caption("Best match first" if found["score"].iloc[0] > 0.5 else "Did you mean …")
-    film_buttons(dict(zip(found["movie_id"].tolist(), found["title"], strict=True)), "found")
-
-
-def suggest(trained: cfrec.TrainedModel) -> None:
-    popular = trained.movies.nlargest(N_SUGGESTED, "n_ratings")
-    film_buttons(dict(zip(popular["movie_id"].tolist(), popular["title"], strict=True)), "suggested")
+    show.film_buttons(dict(zip(found["movie_id"].tolist(), found["title"], strict=True)), "found", go_to)
 
 
 def show_trail(trained: cfrec.TrainedModel) -> None:
@@ -121,13 +110,12 @@ def show_film(trained: cfrec.TrainedModel, movie_id: object) -> None:
         )
         return
     show_neighbours(trained, movie_id, neighbours)
-    st.caption("The network never saw genres, plots or actors: films are alike here because the same people watched and liked them.")
-    with st.container(horizontal=True):
-        st.page_link("app_pages/map.py", label="See it on the map", icon=":material/scatter_plot:")
+    st.page_link("app_pages/map.py", label="See it on the map", icon=":material/scatter_plot:")
     show.as_table(neighbours, "similar-films")
 
 
 st.title("Similar films", anchor=False)
+st.markdown("Which films please the same people? The network found out from who rated what, and never saw a genre, a plot or an actor.")
 model = state.model_in_use()
 search(model)
 film = state.film_picked(model)
@@ -137,4 +125,4 @@ if film is not None:
     show_film(model, film)
 else:
     st.caption("Or begin with one of these:")
-    suggest(model)
+    show.suggest_films(model, go_to)

@@ -24,11 +24,13 @@ _RISING = [[0, VIOLET], [0.35, SKY], [0.7, GREEN], [1, GOLD]]
 _GENRE_MARKS = tuple(  # gold is for neighbours, grey for what is left; in space Plotly draws these marks alone everywhere
     zip((BLUE, ORANGE, GREEN, PURPLE, SKY, VIOLET), ("circle", "square", "diamond", "cross", "circle-open", "square-open"), strict=True)
 )
-_N_LIT_LABELS = 6  # more would hide one another
+_N_LIT_LABELS = 8  # more would hide one another
+_LABEL_SIZE = (0.34, 0.045)  # of a title, in shares of the map
+_FROM_FRONT = np.array([[-0.7, -0.35], [0.7, -0.35], [0, 0.9]])  # about where _EYE sees the sides of the box: to the right, upwards
 _PICKED = "#C2185B"
 _EYE = {
-    "eye": {"x": 1.2, "y": 1.2, "z": 0.8},
-    "center": {"x": 0, "y": 0, "z": -0.12},
+    "eye": {"x": 1.08, "y": 1.08, "z": 0.72},
+    "center": {"x": 0, "y": 0, "z": -0.08},
 }  # nearer than Plotly's own, which leaves two thirds of the box empty
 
 
@@ -43,6 +45,7 @@ class Look:
     n_labels : titles written beside the first so many points
     picked : row of the places, or None; ``neighbours`` are rows that are lit with it
     view : where it is looked at from, as the browser reported it: ``{"camera": …}`` in space, ``{"x": [low, high], "y": …}`` flat
+    ink, paper, grid : colours of text, of what it stands on, and of the lines behind the points
     """
 
     axes: Sequence[str] = ("x", "y", "z")
@@ -51,6 +54,9 @@ class Look:
     picked: int | None = None
     neighbours: Sequence[int] = ()
     view: Mapping[str, Any] = field(default_factory=dict)
+    ink: str = "#1B2230"
+    paper: str = "#FCFBF8"
+    grid: str = "#DCD7CA"
 
 
 def factor_map(places: pd.DataFrame, look: Look) -> Figure:
@@ -70,32 +76,59 @@ def factor_map(places: pd.DataFrame, look: Look) -> Figure:
     """
     from plotly import graph_objects as go
 
-    figure = go.Figure()
-    for trace in (*_points(places, look), *_lit(places, look), _labels(places, look)):
-        figure.add_trace(trace)
-    names = ["x", "y", "z", *(f"pc{k}" for k in range(4, 20))]
-    shares = dict(zip(names, places.attrs["explained_variance_ratio"], strict=False))
-    axes = {f"{side}axis": _axis(shares[axis], names.index(axis) + 1) for side, axis in zip("xyz", look.axes, strict=False)}
+    figure = go.Figure([*_points(places, look), *_lit(places, look)])
     margin = {"l": 0, "r": 0, "t": 0, "b": 0}
     legend = {"orientation": "h", "yanchor": "bottom", "y": 1.0, "x": 0, "itemsizing": "constant"}
-    figure.update_layout(modebar={"orientation": "v"})
+    font = {"color": look.ink, "size": 12}
+    figure.update_layout(modebar={"orientation": "v"}, legend=legend, font=font, paper_bgcolor=look.paper, plot_bgcolor=look.paper)
+    titles = [_title(places, row, look) for row in _labelled(places, look)]
     if len(look.axes) == 3:
-        scene = axes | {"aspectmode": "cube", "camera": look.view.get("camera", _EYE)}
-        figure.update_layout(scene=scene, margin=margin, legend=legend)
+        figure.update_layout(scene=_space(places, look, titles), margin=margin)
     else:
-        for side in "xy":
-            axes[f"{side}axis"] |= {"range": look.view[side]} if side in look.view else {}
-        figure.update_layout(**axes, margin=margin | {"b": 44, "l": 48}, legend=legend, dragmode="pan")
+        axes = {
+            f"{side}axis": _axis(look) | {"title": {"text": _direction(places, axis)}} for side, axis in zip("xy", look.axes, strict=True)
+        }
+        for side in look.view:
+            axes[f"{side}axis"] |= {"range": look.view[side]}
+        figure.update_layout(**axes, annotations=titles, margin=margin | {"b": 44, "l": 48}, dragmode="pan")
     return figure
 
 
-def _axis(share: float, number: int) -> dict[str, Any]:
-    return {
-        "title": {"text": f"direction {number} ({share:.0%})"},
-        "showticklabels": False,
-        "gridcolor": "rgba(128,133,144,0.28)",
-        "zeroline": False,
-    }
+def _axis(look: Look) -> dict[str, Any]:
+    return {"showticklabels": False, "showgrid": True, "gridcolor": look.grid, "zeroline": False}
+
+
+def _direction(places: pd.DataFrame, axis: str) -> str:
+    """What is written at an axis: its number, and its share of the variation."""
+    names = ["x", "y", "z", *(f"pc{k}" for k in range(4, 20))]
+    k = names.index(axis)
+    return f"direction {k + 1} ({places.attrs['explained_variance_ratio'][k]:.0%})"
+
+
+def _space(places: pd.DataFrame, look: Look, titles: list[dict[str, Any]]) -> dict[str, Any]:
+    """The scene of a map in space. All its text is SVG: to make triangles of letters takes Plotly a second, and blurs them."""
+    ends = {side: _padded(places[axis]) for side, axis in zip("xyz", look.axes, strict=True)}
+    axes = {f"{side}axis": _axis(look) | {"title": {"text": ""}, "range": ends[side], "backgroundcolor": look.paper} for side in "xyz"}
+    (left, right), (near, far), (low, high) = ends.values()
+    edges = [((left + right) / 2, far, low), (right, (near + far) / 2, low), (right, near, (low + high) / 2)]  # those in front at first
+    names = [_text(_direction(places, axis), edge, look) for edge, axis in zip(edges, look.axes, strict=True)]
+    return axes | {"aspectmode": "cube", "camera": look.view.get("camera", _EYE), "annotations": [*names, *titles]}
+
+
+def _padded(values: pd.Series[float]) -> tuple[float, float]:
+    low, high = float(values.min()), float(values.max())
+    margin = 0.06 * (high - low) or 1.0
+    return low - margin, high + margin
+
+
+def _title(places: pd.DataFrame, row: int, look: Look) -> dict[str, Any]:
+    place = places[list(look.axes)].iloc[row].tolist()
+    return _text(_plain(places["title"].iloc[row]), place, look, yshift=13 if look.picked is None else 16)
+
+
+def _text(text: str, place: Sequence[float], look: Look, **settings: Any) -> dict[str, Any]:
+    on_paper = {"font": {"color": look.ink, "size": 12}, "bgcolor": look.paper, "opacity": 0.85, "borderpad": 1, "showarrow": False}
+    return dict(zip("xyz", place, strict=False)) | {"text": text} | on_paper | settings
 
 
 def _scatter(places: pd.DataFrame, rows: Sequence[int], axes: Sequence[str], **settings: Any) -> Any:
@@ -140,7 +173,7 @@ def _points(places: pd.DataFrame, look: Look) -> list[Any]:
 
 
 def _size(look: Look) -> int:
-    return 5 if len(look.axes) == 3 else 8
+    return 4 if len(look.axes) == 3 else 8
 
 
 def _scale(places: pd.DataFrame, colour: str) -> dict[str, Any]:
@@ -185,16 +218,22 @@ def _lit(places: pd.DataFrame, look: Look) -> list[Any]:
     if look.neighbours:
         marker = {"size": size + 3, "color": GOLD, "line": edge, "opacity": 1}
         traces.append(_scatter(places, look.neighbours, look.axes, marker=marker, **common, **_hover(places, look.neighbours)))
-    marker = {"size": size + 4, "color": _PICKED, "symbol": "diamond", "line": edge, "opacity": 1}
+    marker = {"size": 2 * size + 4, "color": _PICKED, "symbol": "diamond", "line": edge, "opacity": 1}
     return [*traces, _scatter(places, [look.picked], look.axes, marker=marker, **common, **_hover(places, [look.picked]))]
 
 
-def _labels(places: pd.DataFrame, look: Look) -> Any:
+def _labelled(places: pd.DataFrame, look: Look) -> list[int]:
+    """Rows of the movies whose titles are written: those lit, or else the first, unless they lie too near to one that has its title."""
     lit = [] if look.picked is None else [look.picked, *look.neighbours]
-    rows = lit[:_N_LIT_LABELS] or list(range(min(look.n_labels, len(places))))
-    titles = [_plain(title) for title in places["title"].iloc[rows]]
-    position = "top center" if len(look.axes) == 3 else ["top center", "bottom center"]
-    where = position if isinstance(position, str) else [position[k % 2] for k in range(len(rows))]
-    return _scatter(
-        places, rows, look.axes, mode="text", text=titles, textposition=where, textfont={"size": 12}, showlegend=False, hoverinfo="skip"
-    )
+    wanted, n = (lit, _N_LIT_LABELS) if lit else (range(len(places)), look.n_labels)
+    if n >= len(places):
+        return list(wanted)
+    values = places[list(look.axes)].to_numpy(float)
+    values = values / np.ptp(values, axis=0).clip(min=1e-9)
+    if len(look.axes) == 3:
+        values = values @ _FROM_FRONT
+    chosen: list[int] = []
+    for row in wanted:
+        if len(chosen) < n and all((np.abs(values[row] - values[other]) > _LABEL_SIZE).any() for other in chosen):
+            chosen.append(row)
+    return chosen

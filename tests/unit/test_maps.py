@@ -29,16 +29,39 @@ def traces(figure, mode):
     return [trace for trace in figure.data if trace.mode == mode]
 
 
+def written(figure):
+    """What stands on the map, with its place, the names of the axes first."""
+    return {a.text: (a.x, a.y, a.z) for a in figure.layout.scene.annotations}
+
+
 def test_points_labels_and_axes(places):
-    figure = factor_map(places, Look(n_labels=2))
+    figure = factor_map(places, Look(n_labels=3))
     (points,) = traces(figure, "markers")
     assert list(points.x) == [1, 2, 3]
     assert list(points.customdata) == [0, 1, 2]
     assert points.hovertext[0] == "<b>a</b><br>4.00 stars · 1,000 ratings<br>Drama · War"
-    (labels,) = traces(figure, "text")
-    assert list(labels.text) == ["a", "b &lt;i&gt;"]  # a title is never markup
-    assert figure.layout.scene.xaxis.title.text == "direction 1 (50%)"
-    assert figure.layout.scene.zaxis.title.text == "direction 3 (10%)"
+    assert figure.layout.scene.xaxis.range == pytest.approx((0.88, 3.12))
+    assert figure.layout.scene.zaxis.range == (4, 6)  # all alike: a range all the same
+    assert written(figure) == {
+        "direction 1 (50%)": (pytest.approx(2), pytest.approx(2.12), 4),
+        "direction 2 (25%)": (pytest.approx(3.12), pytest.approx(1), 4),
+        "direction 3 (10%)": (pytest.approx(3.12), pytest.approx(-0.12), 5),
+        "a": (1, 0, 5),
+        "b &lt;i&gt;": (2, 1, 5),  # a title is never markup
+        "c": (3, 2, 5),
+    }
+
+
+def test_no_title_hides_another(places):
+    many = pd.concat([places] * 4, ignore_index=True).assign(title=list("abcdefghijkl"))
+    many.attrs = places.attrs
+    many.loc[0, ["x", "y"]] = [2.02, 1.0]  # the first lies before the second: the second's title would hide its own
+    many.loc[2, ["x", "y"]] = [1.0, 2.0]
+    figure = factor_map(many, Look(axes=("x", "y"), n_labels=3))
+    assert [a.text for a in figure.layout.annotations] == ["a", "c", "d"]
+    assert [(a.x, a.y) for a in figure.layout.annotations] == [(2.02, 1), (1, 2), (1, 0)]
+    everything = factor_map(many, Look(axes=("x", "y"), n_labels=12))
+    assert len(everything.layout.annotations) == 12  # where all are asked for, all are there
 
 
 def test_a_flat_map_of_other_directions(places):
@@ -84,7 +107,17 @@ def test_a_picked_film_and_its_neighbours_are_lit_and_labelled(places):
     assert list(lit.customdata) == [0]
     assert list(picked.customdata) == [2]
     assert others.marker.opacity < lit.marker.opacity == picked.marker.opacity == 1
-    assert list(traces(figure, "text")[0].text) == ["c", "a"]
+    assert {"c", "a"} <= set(written(figure))
+    assert "b &lt;i&gt;" not in written(figure)
+
+
+@pytest.mark.parametrize("axes", [("x", "y"), ("x", "y", "z")])
+def test_text_and_lines_take_the_colours_of_the_theme(places, axes):
+    layout = factor_map(places, Look(axes=axes, ink="#111111", paper="#222222", grid="#333333")).layout
+    space = layout.scene if len(axes) == 3 else layout
+    assert {(a.font.color, a.bgcolor) for a in space.annotations} == {("#111111", "#222222")}
+    assert space.xaxis.gridcolor == "#333333"
+    assert layout.paper_bgcolor == "#222222"
 
 
 def test_where_it_is_looked_at_from_is_kept(places):
