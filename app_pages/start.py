@@ -1,24 +1,40 @@
 """The start page: what this is, where to go, the model in use, and the data it learned from."""
 
 from functools import partial
+from pathlib import Path
 
 import streamlit as st
 
-CARDS = (
-    ("similar", "Find similar films", "Type a title and see what the same people loved.", ":material/search: Find films"),
+IMAGES = Path(__file__).parent / "images"
+CARDS = (  # page, heading, text, link, what its picture shows
+    (
+        "similar",
+        "Find similar films",
+        "Type a title, typos and all, and see which other films the same people loved.",
+        ":material/search: Find films",
+        "A film and four bars",
+    ),
     (
         "map",
         "Explore the map",
         "Every film is a point; films for the same tastes lie close together.",
         ":material/scatter_plot: Open the map",
+        "A cloud of points, one of them lit with its neighbours",
     ),
-    ("train", "Train it yourself", "Press a button and watch the network learn, round by round.", ":material/model_training: Train"),
+    (
+        "train",
+        "Train it yourself",
+        "Press a button and watch the network learn, round by round.",
+        ":material/model_training: Train",
+        "Two curves that fall round by round, and the best round marked",
+    ),
 )
 
 
 def show_cards() -> None:
-    for place, (page, heading, text, label) in zip(st.columns(3), CARDS, strict=True):
+    for place, (page, heading, text, label, alt) in zip(st.columns(3), CARDS, strict=True):
         with place.container(border=True, height="stretch"):
+            st.image(IMAGES / f"{page}.svg", width="stretch", alt=alt)
             st.subheader(heading, anchor=False)
             st.write(text)
             st.page_link(f"app_pages/{page}.py", label=f"**{label}**")

@@ -71,7 +71,9 @@ def loss_chart(points: pd.DataFrame, epochs: int, top: float, *, height: int = 3
             x=x, y=alt.value(0), text="label:N"
         ),
         lines.mark_line(clip=True, strokeWidth=2.5).encode(x=x, y=y, color=colour, strokeDash=dash),
-        lines.mark_point(filled=True, size=38, opacity=1, clip=True).encode(x=x, y=y, color=colour, tooltip=tips),
+        lines.mark_point(filled=True, size=min(38, 1200 / max(epochs, 1)), opacity=1, clip=True).encode(
+            x=x, y=y, color=colour, tooltip=tips
+        ),
         lines.transform_filter(f"datum.series != '{BEFORE}'").mark_text(**label).encode(x=x, y=y, color=colour, text="label:N"),
         lines.transform_filter(f"datum.series == '{BEFORE}'")
         .mark_text(**label | {"dy": 15})

@@ -175,7 +175,7 @@ def test_the_live_chart_is_never_drawn_from_nothing(open_page, tmp_path):
         }""",
         CHART,
     )
-    page.wait_for_function("window.updates >= 12", timeout=60_000)
+    page.wait_for_function("window.updates >= 60", timeout=120_000)
     assert page.evaluate("window.remounts") == 0
     page.get_by_role("button", name="Stop and keep the best").click()
     expect(page.get_by_role("button", name="Use this model")).to_be_visible()
