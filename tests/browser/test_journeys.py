@@ -161,7 +161,7 @@ def test_a_reload_and_a_second_visitor_find_the_run_again(open_page, tmp_path):
 def test_the_live_chart_is_never_drawn_from_nothing(open_page, tmp_path):
     page = open_page("/train")
     upload(page, make_csv(tmp_path))
-    change_rounds(page, "Seed", 30, 400)
+    change_rounds(page, "Seed", 30, 1000)
     train(page)
     expect(page.locator(f"{CHART}[aria-label*='after round']")).to_be_visible()
     page.evaluate(
