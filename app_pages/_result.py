@@ -59,7 +59,8 @@ def _figures(new: cfrec.TrainedModel, current: cfrec.TrainedModel) -> None:
     comparable = same_test(current, new)
     change = new.metrics["rmse"] - current.metrics["rmse"]
     shown = None if not comparable else "no change" if abs(change) < 0.0005 else f"{change:+.3f} stars"
-    with st.container(horizontal=True):
+    left, right = st.columns(2, gap="small")
+    with left:
         word = words.AVERAGE_MISS
         st.metric(
             word.label,
@@ -70,8 +71,9 @@ def _figures(new: cfrec.TrainedModel, current: cfrec.TrainedModel) -> None:
             help=word.help,
             border=True,
         )
+        st.metric("Training time", words.duration(new.fit_seconds), border=True, height="stretch", help=f"On {new.device}.")
+    with right:
         st.metric("Current model", f"{current.metrics['rmse']:.3f} stars", help="Its average miss.", border=True)
-        st.metric("Training time", words.duration(new.fit_seconds), border=True, help=f"On {new.device}.")
         rounds = f"{new.best_epoch} of {len(new.history)}" if new.history else "none"
         st.metric("Best round", rounds, border=True, help=f"It {words.OUTCOMES[new.outcome]}. The numbers of its best round are kept.")
     if not comparable:
@@ -164,7 +166,7 @@ def _guesses(job: TrainingJob, result: JobResult) -> None:
 
 def _downloads(job: TrainingJob, new: cfrec.TrainedModel) -> None:
     stem = f"cfrec-{job.config.recipe}-{job.id}"
-    history = loss_points(new.history, [], {}).drop(columns="label")
+    history = loss_points(new.history, [], {}).drop(columns=["label", "label_at"])
     files = [
         (
             "The model, as a zip",

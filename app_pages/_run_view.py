@@ -28,6 +28,7 @@ CHART_COLUMNS = {
     "stars": st.column_config.NumberColumn("Average miss, stars", help=words.AVERAGE_MISS.help, format="%.4f"),
     "loss": st.column_config.NumberColumn("Mean squared error, stars²", format="%.4f"),
     "label": None,
+    "label_at": None,
 }
 
 

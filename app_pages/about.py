@@ -214,6 +214,7 @@ def show_training(trained: cfrec.TrainedModel, baselines: dict[str, float]) -> N
                 "stars": st.column_config.NumberColumn("Average miss, stars", help=words.AVERAGE_MISS.help, format="%.4f"),
                 "loss": st.column_config.NumberColumn("Mean squared error, stars²", format="%.4f"),
                 "label": None,
+                "label_at": None,
             },
         )
 

@@ -192,6 +192,7 @@ def show_runs() -> None:
         return
     st.subheader("Runs since the server started", anchor=False)
     table = runs_table(jobs)
+    table["changed"] = [", ".join(f"{words.SETTINGS[name]}: {value}" for name, value in changed.items()) for changed in table["changed"]]
     table["outcome"] = table["outcome"].map(lambda outcome: words.OUTCOMES.get(outcome, outcome))
     table["link"] = "?run=" + table["run"]
     show.table(table, "runs", alt="The latest runs with their settings and results", columns=RUN_COLUMNS)

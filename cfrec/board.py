@@ -139,8 +139,8 @@ class JobBoard:
 
 
 def runs_table(jobs: Sequence[TrainingJob]) -> pd.DataFrame:
-    """Runs in the order given: run (its id), started (UTC), data, recipe, changed (settings), rmse (stars), best_epoch, epochs, device,
-    seconds, outcome.
+    """Runs in the order given: run (its id), started (UTC), data, recipe, changed (settings -> values), rmse (stars), best_epoch, epochs,
+    device, seconds, outcome.
 
     What is not known yet is None; of a run that failed, outcome says so.
     """
@@ -157,7 +157,7 @@ def _run_row(job: TrainingJob) -> dict[str, object]:
         "started": datetime.fromtimestamp(job.created, UTC),
         "data": job.title,
         "recipe": job.config.recipe,
-        "changed": ", ".join(f"{name} {value}" for name, value in changed.items()),
+        "changed": changed,
         "rmse": trained.metrics["rmse"] if trained else None,
         "best_epoch": trained.best_epoch if trained else None,
         "epochs": len(now.history),

@@ -37,7 +37,7 @@ def loss_chart(points: pd.DataFrame, epochs: int, top: float, *, height: int = 3
     Parameters
     ----------
     points : DataFrame
-        series (TRAIN, VALID, BEFORE, BEST, or the name of a baseline), epoch, stars, label (empty: none).
+        series (TRAIN, VALID, BEFORE, BEST, or the name of a baseline), epoch, stars, label (empty: none) and label_at (its height, stars).
         A baseline has one point, at epoch 0, and is drawn from side to side.
     epochs : int
         Rounds of the whole run.
@@ -62,7 +62,6 @@ def loss_chart(points: pd.DataFrame, epochs: int, top: float, *, height: int = 3
     lines = base.transform_filter(kinds)
     baselines = base.transform_filter(others)
     best = base.transform_filter(alt.FieldEqualPredicate(field="series", equal=BEST))
-    label = {"align": "left", "baseline": "middle", "dx": 7, "fontSize": 13}
     return alt.layer(
         baselines.mark_rule(color=GREY, strokeWidth=1, clip=True).encode(y=y, tooltip=tips),
         baselines.mark_text(color=GREY, align="left", dx=4, dy=-7, fontSize=12).encode(x=alt.value(0), y=y, text="label:N"),
@@ -74,10 +73,9 @@ def loss_chart(points: pd.DataFrame, epochs: int, top: float, *, height: int = 3
         lines.mark_point(filled=True, size=min(38, 1200 / max(epochs, 1)), opacity=1, clip=True).encode(
             x=x, y=y, color=colour, tooltip=tips
         ),
-        lines.transform_filter(f"datum.series != '{BEFORE}'").mark_text(**label).encode(x=x, y=y, color=colour, text="label:N"),
-        lines.transform_filter(f"datum.series == '{BEFORE}'")
-        .mark_text(**label | {"dy": 15})
-        .encode(x=x, y=y, color=colour, text="label:N"),
+        lines.transform_filter("datum.label != ''")
+        .mark_text(align="left", baseline="middle", dx=7, fontSize=13)
+        .encode(x=x, y=alt.Y("label_at:Q"), color=colour, text="label:N"),
     ).properties(height=height)
 
 
@@ -109,7 +107,16 @@ def loss_points(history: Sequence[EpochMetrics], before: Sequence[EpochMetrics],
         rows.append((BEST, best.epoch, best.valid_loss, f"best: round {best.epoch}"))
     points = pd.DataFrame(rows, columns=["series", "epoch", "loss", "label"])
     points.insert(2, "stars", np.sqrt(points["loss"].astype(float)))
-    return points
+    return points.assign(label_at=_spread(points))
+
+
+def _spread(points: pd.DataFrame) -> pd.Series[float]:
+    """Heights of the names at the ends of lines, so far apart that each can be read; of all other rows, their own."""
+    at = points["stars"].copy()
+    lowest = -np.inf
+    for k in at[points["series"].isin(list(_LINES)) & (points["label"] != "")].sort_values().index:
+        at[k] = lowest = max(float(at[k]), lowest + _LABEL_ROW * float(np.ptp(points["stars"])))
+    return at
 
 
 def learning_rate_chart(history: Sequence[EpochMetrics], *, height: int = 130) -> alt.Chart:

@@ -22,7 +22,7 @@ def data_of(chart):
 
 def test_loss_points_are_roots_with_a_label_at_the_end_of_each_line():
     points = plots.loss_points(history((1.44, 1.21), (0.81, 1.0), (0.64, 1.0201)), history((4.0, 2.25)), {"always the same guess": 1.69})
-    assert points.values.tolist() == [
+    assert points.drop(columns="label_at").values.tolist() == [
         ["always the same guess", 0, 1.3, 1.69, "always the same guess"],
         [plots.TRAIN, 1, 1.2, 1.44, ""],
         [plots.TRAIN, 2, 0.9, 0.81, ""],
@@ -35,8 +35,18 @@ def test_loss_points_are_roots_with_a_label_at_the_end_of_each_line():
     ]
 
 
+def test_names_at_the_ends_of_lines_do_not_hide_one_another():
+    near = history((1.44, 1.21), (1.0, 1.0201))  # the lines end at 1.00 and 1.01 stars, and the run before at 1.02
+    points = plots.loss_points(near, history((1.44, 1.44), (1.44, 1.0404)), {}).set_index(["series", "epoch"])
+    row = 0.2 * plots._LABEL_ROW  # of what is drawn, from 1.0 to 1.2 stars
+    at = [points.loc[(series, 2), "label_at"] for series in (plots.TRAIN, plots.VALID, plots.BEFORE)]
+    assert at == pytest.approx([1.0, 1.0 + row, 1.0 + 2 * row])
+    assert row > 0.011  # so that each has moved by itself
+    assert (points["label_at"] == points["stars"]).sum() == len(points) - 2  # and nothing else has
+
+
 def test_loss_points_before_the_first_round():
-    assert plots.loss_points([], [], {"a": 4.0}).values.tolist() == [["a", 0, 2.0, 4.0, "a"]]
+    assert plots.loss_points([], [], {"a": 4.0}).values.tolist() == [["a", 0, 2.0, 4.0, "a", 2.0]]
 
 
 def test_the_loss_chart_is_the_same_drawing_for_other_points():
