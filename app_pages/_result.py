@@ -59,23 +59,21 @@ def _figures(new: cfrec.TrainedModel, current: cfrec.TrainedModel) -> None:
     comparable = same_test(current, new)
     change = new.metrics["rmse"] - current.metrics["rmse"]
     shown = None if not comparable else "no change" if abs(change) < 0.0005 else f"{change:+.3f} stars"
-    left, right = st.columns(2, gap="small")
-    with left:
-        word = words.AVERAGE_MISS
-        st.metric(
-            word.label,
-            f"{new.metrics['rmse']:.3f} stars",
-            shown,
-            delta_color="off" if shown == "no change" else "inverse",
-            delta_arrow="off" if shown == "no change" else "auto",
-            help=word.help,
-            border=True,
-        )
-        st.metric("Training time", words.duration(new.fit_seconds), border=True, height="stretch", help=f"On {new.device}.")
-    with right:
-        st.metric("Current model", f"{current.metrics['rmse']:.3f} stars", help="Its average miss.", border=True)
-        rounds = f"{new.best_epoch} of {len(new.history)}" if new.history else "none"
-        st.metric("Best round", rounds, border=True, help=f"It {words.OUTCOMES[new.outcome]}. The numbers of its best round are kept.")
+    word = words.AVERAGE_MISS
+    (miss, now), (took, best) = (st.columns(2, gap="small") for _ in range(2))
+    miss.metric(
+        word.label,
+        f"{new.metrics['rmse']:.3f} stars",
+        shown,
+        delta_color="off" if shown == "no change" else "inverse",
+        delta_arrow="off" if shown == "no change" else "auto",
+        help=word.help,
+        border=True,
+    )
+    now.metric("Current model", f"{current.metrics['rmse']:.3f} stars", help="Its average miss.", border=True, height="stretch")
+    took.metric("Training time", words.duration(new.fit_seconds), border=True, help=f"On {new.device}.")
+    rounds = f"{new.best_epoch} of {len(new.history)}" if new.history else "none"
+    best.metric("Best round", rounds, border=True, help=f"It {words.OUTCOMES[new.outcome]}. The numbers of its best round are kept.")
     if not comparable:
         st.caption("The two were not tested on the same ratings: their misses cannot be compared.")
 

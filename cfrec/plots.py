@@ -112,10 +112,12 @@ def loss_points(history: Sequence[EpochMetrics], before: Sequence[EpochMetrics],
 
 def _spread(points: pd.DataFrame) -> pd.Series[float]:
     """Heights of the names at the ends of lines, so far apart that each can be read; of all other rows, their own."""
-    at = points["stars"].copy()
-    lowest = -np.inf
-    for k in at[points["series"].isin(list(_LINES)) & (points["label"] != "")].sort_values().index:
-        at[k] = lowest = max(float(at[k]), lowest + _LABEL_ROW * float(np.ptp(points["stars"])))
+    row, width = _LABEL_ROW * float(np.ptp(points["stars"])), _LONGEST_LABEL * _LABEL_LETTER * float(points["epoch"].max())
+    ends = points[points["series"].isin(list(_LINES)) & (points["label"] != "")].sort_values("stars")
+    at, placed = points["stars"].copy(), list[tuple[float, float]]()
+    for k, epoch, stars in zip(ends.index, ends["epoch"], ends["stars"], strict=True):
+        at[k] = height = max([stars, *(below + row for other, below in placed if abs(epoch - other) < width)])
+        placed.append((epoch, height))
     return at
 
 

@@ -43,6 +43,10 @@ def test_names_at_the_ends_of_lines_do_not_hide_one_another():
     assert at == pytest.approx([1.0, 1.0 + row, 1.0 + 2 * row])
     assert row > 0.011  # so that each has moved by itself
     assert (points["label_at"] == points["stars"]).sum() == len(points) - 2  # and nothing else has
+    longer = plots.loss_points(near + near + near, history((1.44, 1.0404)), {})
+    assert longer.loc[longer["series"] == plots.BEFORE, ["stars", "label_at"]].nunique(axis=1).tolist() == [
+        1
+    ]  # it ends far from the others
 
 
 def test_loss_points_before_the_first_round():
