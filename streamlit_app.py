@@ -15,11 +15,11 @@ PAGES = {  # file -> title
     "about": "How it works",
 }
 
-st.set_page_config(page_title="cfrec", page_icon=str(IMAGES / "icon.svg"), layout="wide")
 st.logo(str(IMAGES / "logo.svg"), size="large")
 page = st.navigation(
     [st.Page(f"app_pages/{name}.py", title=title, default=name == "start") for name, title in PAGES.items()], position="top"
 )
+st.set_page_config(page_title=f"{page.title} · cfrec", page_icon=str(IMAGES / "icon.svg"), layout="wide")
 try:
     page.run()
 finally:  # a page may end itself early, and one waits for this

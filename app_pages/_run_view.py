@@ -14,7 +14,7 @@ from app_pages import _state as state
 from app_pages import _story as story
 from app_pages import _words as words
 from cfrec.jobs import READING, WAITING, JobSnapshot, TrainingJob
-from cfrec.plots import learning_rate_chart, loss_drawing, loss_points
+from cfrec.plots import in_ink, learning_rate_chart, loss_drawing, loss_points
 from cfrec.trained import EpochMetrics
 
 if TYPE_CHECKING:
@@ -79,7 +79,8 @@ def _draw(job: TrainingJob, before: Sequence[EpochMetrics]) -> None:
         st.markdown(story.tell_round(history, now.baselines))
     _buttons(job, now, over)
     if history and st.toggle("Show the step size", help=words.LEARNING_RATE.help, key="step_size", persist_state="session"):
-        st.altair_chart(learning_rate_chart(history), key="chart-step-size", alt="Line chart: the step size of each round")
+        drawing = learning_rate_chart(history).configure(**in_ink(show.ink()))
+        st.altair_chart(drawing, key="chart-step-size", alt="Line chart: the step size of each round")
 
 
 def _progress(job: TrainingJob, now: JobSnapshot, n_drawn: int, over: bool) -> None:

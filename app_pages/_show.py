@@ -12,6 +12,7 @@ import cfrec
 from app_pages import _words as words
 from app_pages._words import plain
 from cfrec.export import spreadsheet_safe
+from cfrec.plots import in_ink
 
 if TYPE_CHECKING:
     import altair
@@ -108,10 +109,10 @@ def chart(
     ``on_select`` is called when a mark is clicked, and finds it in ``st.session_state[f"chart-{name}"]["selection"]``.
     """
     if isinstance(drawing, dict):
-        spec = {part: content if part == "datasets" else deepcopy(content) for part, content in drawing.items()}
+        spec = {part: content if part == "datasets" else deepcopy(content) for part, content in drawing.items()} | {"config": in_ink(ink())}
         st.vega_lite_chart(None if "datasets" in spec else data, spec, alt=alt, key=f"chart-{name}", on_select=on_select)
     else:
-        st.altair_chart(drawing, alt=alt, key=f"chart-{name}", on_select=on_select)
+        st.altair_chart(drawing.configure(**in_ink(ink())), alt=alt, key=f"chart-{name}", on_select=on_select)
     as_table(data, name, columns=columns)
 
 
@@ -136,9 +137,9 @@ def drawn_once(
 def _kept_drawing(name: str, version: str, alt: str, theme: str | None, _draw: Callable[[], Any]) -> None:  # noqa: ARG001
     drawing = _draw()
     if isinstance(drawing, tuple):
-        st.vega_lite_chart(drawing[1], deepcopy(drawing[0]), alt=alt, key=f"chart-{name}")
+        st.vega_lite_chart(drawing[1], deepcopy(drawing[0]) | {"config": in_ink(ink())}, alt=alt, key=f"chart-{name}")
     else:
-        st.altair_chart(drawing, alt=alt, key=f"chart-{name}")
+        st.altair_chart(drawing.configure(**in_ink(ink())), alt=alt, key=f"chart-{name}")
 
 
 def film_buttons(titles: Mapping[object, str], prefix: str, pick: Callable[[object], None]) -> None:

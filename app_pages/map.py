@@ -151,9 +151,7 @@ def show_picked(trained: cfrec.TrainedModel, places: Any, look: Look, picked: ob
         kept = kept_on_map(places, look.axes, picked, neighbours["movie_id"].tolist(), near)
         colour = "green" if kept >= 7 else "orange" if kept >= 4 else "red"
         explained = f"Near here: among the {near} nearest of {len(places):,} films in this view. Many numbers are flattened here."
-        st.badge(
-            f"{kept} of its {len(neighbours)} true neighbours are near here too", color=colour, icon=":material/explore:", help=explained
-        )
+        st.badge(f"{kept} of its {len(neighbours)} true neighbours are near", color=colour, icon=":material/explore:", help=explained)
     elif not on_map:
         st.caption(f"It has fewer than {words.WEAK_BELOW} ratings and is not on the map: its place would be mostly luck.")
     if neighbours.empty:

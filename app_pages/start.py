@@ -112,4 +112,4 @@ def show_without_ratings(trained: cfrec.TrainedModel) -> None:
 model = state.model_in_use()
 show_model(model)
 show_data(model)
-st.caption(words.linked(f"Data: {model.source.title}. {model.source.licence} {model.source.citation}"))
+st.markdown(f":small[{words.linked(f'Data: {model.source.title}. {model.source.licence} {model.source.citation}')}]")

@@ -54,7 +54,7 @@ class Look:
     picked: int | None = None
     neighbours: Sequence[int] = ()
     view: Mapping[str, Any] = field(default_factory=dict)
-    ink: str = "#1B2230"
+    ink: str = "#121722"
     paper: str = "#FCFBF8"
     grid: str = "#DCD7CA"
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import altair as alt
 
 _FEW_TO_MANY = ("#e8f3f8", "#a8d2e4", "#5ea8ca", "#1c628a", "#0a3653")  # as the theme's sequential colours
-_INK, _PAPER, _INK_UNTIL = "#1B2230", "#FFFFFF", 0.62  # what is written on them: dark up to this share of the scale
+_INK, _PAPER, _INK_UNTIL = "#121722", "#FFFFFF", 0.62  # what is written on them: dark up to this share of the scale
 _ROW, _AXIS = 32, 50  # pixels a row, and for an axis with its title
 _N_PARTS = 4  # of a guess
 _TITLES = 150  # pixels for the titles of films: a phone must have room for the rest

@@ -26,9 +26,16 @@ BLUE, ORANGE, GREEN, PURPLE, GOLD, SKY, VIOLET, GREY = PALETTE = (
 )
 
 TRAIN, VALID, BEFORE, BEST = "ratings learned from", "ratings kept aside", "previous run", "best round"
+INK = "ink"  # the style of text: whoever shows a chart says which colour that is, ``in_ink``
 _LABEL_ROW, _LABEL_LETTER = 0.085, 0.022  # of what a chart of runs spans: a name's height in it, and a letter's width
 _LONGEST_LABEL = 17  # letters
 _LINES = {TRAIN: (BLUE, [6, 4]), VALID: (ORANGE, [1, 0]), BEFORE: (GREY, [2, 3])}
+
+
+def in_ink(ink: str) -> dict[str, Any]:
+    """A Vega-Lite configuration in which all text is of one colour, that of axes and legends a little fainter."""
+    soft = {"labelColor": ink, "labelOpacity": 0.75, "titleColor": ink, "titleOpacity": 0.75}
+    return {"style": {INK: {"color": ink}}, "axis": soft, "legend": soft}
 
 
 def loss_chart(points: pd.DataFrame, epochs: int, top: float, *, height: int = 360) -> alt.LayerChart:
@@ -64,9 +71,9 @@ def loss_chart(points: pd.DataFrame, epochs: int, top: float, *, height: int = 3
     best = base.transform_filter(alt.FieldEqualPredicate(field="series", equal=BEST))
     return alt.layer(
         baselines.mark_rule(color=GREY, strokeWidth=1, clip=True).encode(y=y, tooltip=tips),
-        baselines.mark_text(color=GREY, align="left", dx=4, dy=-7, fontSize=12).encode(x=alt.value(0), y=y, text="label:N"),
+        baselines.mark_text(style=INK, align="left", dx=4, dy=-7, fontSize=12).encode(x=alt.value(0), y=y, text="label:N"),
         best.mark_rule(color=GREEN, strokeWidth=2, strokeDash=[4, 3]).encode(x=x),
-        best.mark_text(color=GREEN, align="left", baseline="top", dx=6, dy=4, fontSize=13, fontWeight="bold").encode(
+        best.mark_text(style=INK, align="left", baseline="top", dx=6, dy=4, fontSize=13, fontWeight="bold").encode(
             x=x, y=alt.value(0), text="label:N"
         ),
         lines.mark_line(clip=True, strokeWidth=2.5).encode(x=x, y=y, color=colour, strokeDash=dash),
@@ -74,8 +81,8 @@ def loss_chart(points: pd.DataFrame, epochs: int, top: float, *, height: int = 3
             x=x, y=y, color=colour, tooltip=tips
         ),
         lines.transform_filter("datum.label != ''")
-        .mark_text(align="left", baseline="middle", dx=7, fontSize=13)
-        .encode(x=x, y=alt.Y("label_at:Q"), color=colour, text="label:N"),
+        .mark_text(style=INK, align="left", baseline="middle", dx=7, fontSize=13)
+        .encode(x=x, y=alt.Y("label_at:Q"), text="label:N"),
     ).properties(height=height)
 
 
@@ -192,8 +199,8 @@ def run_curves(points: pd.DataFrame, *, height: int = 300) -> alt.LayerChart:
         base.mark_point(filled=True, size=36, opacity=1).encode(x=x, y=y, color=colour, tooltip=tips),
         *(
             alt.Chart(labels[labels["side"] == side])
-            .mark_text(align=align, baseline="middle", dx=dx, fontSize=13)
-            .encode(x=x, y=y, color=colour, text="label:N")
+            .mark_text(style=INK, align=align, baseline="middle", dx=dx, fontSize=13)
+            .encode(x=x, y=y, text="label:N")
             for side, align, dx in ((1, "left", 8), (-1, "right", 4))
         ),
     ).properties(height=height)

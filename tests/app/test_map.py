@@ -75,7 +75,7 @@ def test_a_picked_film_is_lit_with_its_neighbours_and_judged(open_page, shipped,
     assert {re.search("<b>(.*)</b>", text)[1] for text in lit["hovertext"]} == set(alike["title"])
     places = movie_map(shipped, 5, min_ratings=20)
     kept = kept_on_map(places, ["x", "y", "z"], STAR_WARS, alike["movie_id"].tolist(), 30)
-    assert says(app, f"{kept} of its 10 true neighbours are near here too")
+    assert says(app, f"{kept} of its 10 true neighbours are near")
     next(b for b in app.button if b.key == "pick-none").click().run()
     assert says(app, "Nothing picked yet")
     assert app.session_state["_film"] is None
