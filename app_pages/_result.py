@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
+from typing import Literal
 
 import streamlit as st
 
@@ -97,8 +98,9 @@ def _decide(job: TrainingJob, new: cfrec.TrainedModel) -> None:
         key=f"name-{job.id}",
         max_chars=64,
     )
+    kind: Literal["primary", "secondary"] = "secondary" if new.advice else "primary"
     with st.container(horizontal=True):
-        st.button("Use this model", on_click=_accept, args=[new, name], type="primary", icon=":material/check:", key="accept")
+        st.button("Use this model", on_click=_accept, args=[new, name], type=kind, icon=":material/check:", key="accept")
         st.button("Keep the current one", on_click=kept.add, args=[job.id], key="keep", disabled=job.id in kept)
 
 
@@ -139,7 +141,7 @@ def _changes(new: cfrec.TrainedModel, current: cfrec.TrainedModel) -> None:
     if settings.empty:
         st.caption("None: the same settings on the same ratings give the same model.")
     else:
-        settings["setting"] = settings["setting"].map(words.SETTINGS)
+        settings = settings.assign(setting=settings["setting"].map(words.SETTINGS), **settings[["old", "new"]].map(words.setting_value))
         columns = {"setting": "Setting", "old": "Current", "new": "New"}
         show.table(settings, "changed-settings", alt="Settings that differ between the two models", columns=columns)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from math import sqrt
+from math import ceil, isfinite, log, sqrt
 from typing import TYPE_CHECKING
 
 import streamlit as st
@@ -14,14 +14,14 @@ from app_pages import _state as state
 from app_pages import _story as story
 from app_pages import _words as words
 from cfrec.jobs import READING, WAITING, JobSnapshot, TrainingJob
-from cfrec.plots import in_ink, learning_rate_chart, loss_drawing, loss_points
+from cfrec.plots import learning_rate_chart, learning_rates, loss_drawing, loss_points
 from cfrec.trained import EpochMetrics
 
 if TYPE_CHECKING:
     import pandas
 
 POLL = 0.5  # seconds between updates: sooner ones would cut off, where many watch, those that are still being drawn
-_PACE, _SHOW = 0.3, 4.0  # a round is drawn for at least so many seconds, but all of them within so many
+_PACE, _SHOW, _EACH = 0.3, 4.0, 20  # a round is drawn for so many seconds, but all of them within so many; up to so many, none is left out
 CHART_COLUMNS = {
     "series": "Of",
     "epoch": st.column_config.NumberColumn("Round", help=words.ROUNDS.help),
@@ -30,6 +30,10 @@ CHART_COLUMNS = {
     "label": None,
     "label_at": None,
 }
+_SIZE_COLUMNS = {
+    "epoch": CHART_COLUMNS["epoch"],
+    "learning_rate": st.column_config.NumberColumn(words.LEARNING_RATE.label, help=words.LEARNING_RATE.help, format="%.6f"),
+}
 
 
 def rounds_drawn(job: TrainingJob, now: float) -> int:
@@ -37,8 +41,11 @@ def rounds_drawn(job: TrainingJob, now: float) -> int:
     known = len(job.snapshot.history)
     if job.id in st.session_state.get("_skipped", ()):
         return known
-    pace = min(_PACE, _SHOW / job.config.epochs)
-    return min(known, int((now - job.snapshot.training_since) / pace))
+    return min(known, int((now - job.snapshot.training_since) / _pace(job)))
+
+
+def _pace(job: TrainingJob) -> float:
+    return min(_PACE, _SHOW / job.config.epochs)
 
 
 def is_drawn(job: TrainingJob) -> bool:
@@ -50,7 +57,9 @@ def show_run(job: TrainingJob, before: Sequence[EpochMetrics]) -> None:
     """Draw a run; until all of it is drawn, again and again by itself. The whole page follows when it begins, ends, and is all drawn."""
     phase, over = job.snapshot.phase, is_drawn(job)
 
-    @st.fragment(run_every=None if over else POLL)
+    often = min(POLL, 0.8 * _pace(job)) if job.config.epochs <= _EACH else POLL
+
+    @st.fragment(run_every=None if over else often)
     def drawn_again() -> None:
         _draw(job, before)
         if (job.snapshot.phase, is_drawn(job)) != (phase, over):
@@ -79,8 +88,9 @@ def _draw(job: TrainingJob, before: Sequence[EpochMetrics]) -> None:
         st.markdown(story.tell_round(history, now.baselines))
     _buttons(job, now, over)
     if history and st.toggle("Show the step size", help=words.LEARNING_RATE.help, key="step_size", persist_state="session"):
-        drawing = learning_rate_chart(history).configure(**in_ink(show.ink()))
-        st.altair_chart(drawing, key="chart-step-size", alt="Line chart: the step size of each round")
+        sizes = learning_rates(history)
+        alt = f"Line chart: the step size of each round, {sizes['learning_rate'].iloc[-1]:.4g} in the latest"
+        show.chart(learning_rate_chart(sizes), sizes, "step-size", alt=alt, columns=_SIZE_COLUMNS)
 
 
 def _progress(job: TrainingJob, now: JobSnapshot, n_drawn: int, over: bool) -> None:
@@ -129,13 +139,20 @@ def _chart(job: TrainingJob, now: JobSnapshot, history: Sequence[EpochMetrics], 
         else "no round yet"
     )
     show.drawn_once(
-        lambda: (loss_drawing(job.config.epochs, 1.04 * sqrt(now.baselines["mean"])), points()),
+        lambda: (loss_drawing(job.config.epochs, _top(now, history)), points()),
         points,
         "losses",
         version=f"{job.id} {len(history)} {hash(tuple(before))}",
         alt=f"Line chart of the average miss by round: {latest}",
         columns=CHART_COLUMNS,
     )
+
+
+def _top(now: JobSnapshot, history: Sequence[EpochMetrics]) -> float:
+    """Highest miss that is drawn: a little above always guessing the same, or above the best round, in steps, where that is still worse."""
+    top = 1.04 * sqrt(now.baselines["mean"])
+    best = min([m.valid_loss for m in history], default=0.0)
+    return top if best <= top**2 or not isfinite(best) else top * 1.5 ** ceil(log(sqrt(best) / top, 1.5))
 
 
 def _buttons(job: TrainingJob, now: JobSnapshot, over: bool) -> None:

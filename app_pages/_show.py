@@ -36,6 +36,7 @@ COLUMNS = {  # how a column of cfrec's tables is called and written
     "miss": st.column_config.NumberColumn("Miss, stars", format="%+.2f", width="small"),
 }
 _N_SUGGESTED = 6
+SURE = 0.5  # the score of a search above which the best match is taken for what was meant
 
 
 def table(

@@ -157,10 +157,15 @@ def undo_use() -> str | None:
 def model_before() -> str | None:
     """Name of the model that ``undo_use`` goes back to; None where there is none, or it has been deleted since."""
     before: str | None = st.session_state.get("_model_before")
+    return before if before and is_stored(before) else None
+
+
+def is_stored(name: str) -> bool:
+    """Whether there is a model of this name, whole or damaged."""
     try:
-        return before if before and model_stamp(model_folder(MODELS, before)) is not None else None
-    except cfrec.CfrecError:  # it never had a proper name
-        return None
+        return model_stamp(model_folder(MODELS, name)) is not None
+    except cfrec.CfrecError:  # no proper name
+        return False
 
 
 def model_in_use() -> cfrec.TrainedModel:
@@ -169,8 +174,10 @@ def model_in_use() -> cfrec.TrainedModel:
     try:
         return load_stored(name)
     except cfrec.CfrecError as error:
-        problem = error
-    st.error(f"The model “{plain(name)}” cannot be shown. {told(problem)}")
+        problem = told(error)
+    if name != SHIPPED and not is_stored(name):
+        problem = "There is none of this name on this server: it was renamed or deleted, or the address is mistyped."
+    st.error(f"The model “{plain(name)}” cannot be shown. {problem}")
     if name != SHIPPED:
         st.button("Use the model that ships with cfrec", on_click=use_model, args=[SHIPPED], type="primary")
     st.stop()

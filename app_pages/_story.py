@@ -43,16 +43,28 @@ def _tell_worse(history: Sequence[EpochMetrics], best: EpochMetrics) -> str:
 
 def tell_end(outcome: str, history: Sequence[EpochMetrics], best_epoch: int, miss: float, baselines: Mapping[str, float]) -> str:
     """How a run ended, and what it is worth against guessing without learning."""
-    if best_epoch == 0:
-        return "**Nothing was learned:** no round was better than the random start."
     rounds = plural(len(history), "round")
+    if best_epoch == 0 and outcome != "diverged":
+        return "**Nothing was learned:** no round was better than the random start."
     how = {
         "completed": f"**Done after {rounds}.**",
         "early_stopped": f"**Stopped by itself after {rounds}:** it was no longer getting better.",
         "stopped": f"**Stopped after {rounds}.**",
         "diverged": f"**It went astray after {rounds}:** the steps were too large.",
     }[outcome]
+    if best_epoch == 0:
+        return f"{how} Nothing was learned."
     text = f"{how} Kept: round {best_epoch}, with an average miss of {miss:.3f} stars"
     gains = {BASELINES[name]: sqrt(loss) - miss for name, loss in baselines.items()}
     compared = [f"{abs(gain):.3f} {'better' if gain >= 0 else 'worse'} than {name}" for name, gain in gains.items()]
     return f"{text}: {' and '.join(compared)}." if compared else f"{text}."
+
+
+def tell_advice(outcome: str, best_epoch: int, gentler: float) -> str:
+    """What to try after a run that came to little; ``gentler`` is a smaller step size."""
+    try_it = f"a smaller step size, such as {gentler:g}"
+    if outcome == "diverged":
+        return f"Each correction threw its numbers further than the one before. Try {try_it}."
+    if best_epoch == 0:
+        return f"No round was better than the random start. Try {try_it}."
+    return f"It learned too little: always the same guess misses by less. Try more rounds, or {try_it}."

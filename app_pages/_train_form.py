@@ -167,7 +167,10 @@ def _setting(name: str, default: object, limits: Mapping[str, Any]) -> object:
     if isinstance(default, bool):
         return st.toggle(label, default, help=explained, key=key, bind="query-params")
     if isinstance(default, str):
-        return st.selectbox(label, limits["options"], limits["options"].index(default), help=explained, key=key, bind="query-params")
+        options = limits["options"]
+        return st.selectbox(
+            label, options, options.index(default), format_func=words.setting_value, help=explained, key=key, bind="query-params"
+        )
     kind = type(default)
     low, high = kind(limits["low"]), kind(limits["high"])
     step = 1 if kind is int else 10.0 ** floor(log10(default)) if default else 0.01

@@ -73,6 +73,7 @@ BEST_ROUND = Word(
 RECIPE = Word("Recipe", "The ready-made settings that the training started from; some may have been changed. Technical term: preset.")
 FIT_TIME = Word("Training time", "From the ratings in memory to the best numbers; reading the data is not counted.")
 DEVICE = Word("Device", "What did the sums: the processor (cpu), or a graphics card (cuda, mps).")
+NO_SUCH_FILM = "The film of this address is not in the model in use."
 WEAK_EVIDENCE = Word("few ratings", "Fewer than 20 people rated this film: what was learned about it is mostly luck.")
 WEAK_BELOW = 20  # ratings
 
@@ -120,7 +121,7 @@ TURNS = ("first in line", "second in line", "third in line")  # of the runs that
 SETTINGS = {  # fields of TrainConfig; those not listed are shown by their own name
     "recipe": "Recipe",
     "method": "Way of learning",
-    "n_factors": "Taste numbers",
+    "n_factors": "Taste numbers while learning",
     "n_likeness": "Likeness numbers",
     "epochs": "Rounds",
     "batch_size": "Ratings a step",
@@ -142,6 +143,21 @@ SETTINGS = {  # fields of TrainConfig; those not listed are shown by their own n
     "device": "Device",
     "n_threads": "Processor threads",
 }
+
+
+VALUES = {  # of settings that are chosen from a list
+    "sgd": "rating by rating (sgd)",
+    "gibbs": "the mean of many networks (gibbs)",
+    "adam": "in batches, with PyTorch (adam)",
+    "constant": "always the same (constant)",
+    "linear": "falling (linear)",
+    "one_cycle": "rising, then falling (one_cycle)",
+}
+
+
+def setting_value(value: object) -> str:
+    """The value of a setting as people say it."""
+    return VALUES.get(str(value), str(value))
 
 
 def setting_help(name: str) -> str:

@@ -12,12 +12,13 @@ from app_pages import _words as words
 from app_pages._bridge import listen
 from cfrec.explore import axis_ends, kept_on_map, movie_map
 from cfrec.export import map_page
-from cfrec.maps import COLOURS, Look, factor_map
+from cfrec.maps import COLOURS, GENRE, Look, factor_map
 
 SPACE, FLAT = "3D", "2D"
 POPULAR, BEST = "Most rated", "Best by score"
 N_BEST = 40  # films in the post's view
 N_NEIGHBOURS = 10
+N_LABELS = 12  # titles where not all are written
 N_COMPONENTS = 5
 COLOUR_NAMES = dict(zip(COLOURS, ("Genre", "Year", "Popularity score", "Number of ratings"), strict=True))
 AXIS_NAMES = ["x", "y", "z", "pc4", "pc5"]
@@ -38,24 +39,27 @@ def choose_films(places: Any) -> Any:
         required=True,
         key="films",
         bind="query-params",
-        help=f"{BEST}: the {N_BEST} films with the highest popularity score, each with its title.",
+        help=f"{BEST}: those with the highest popularity score, each with its title.",
     )
-    if which == BEST:
-        return places.nlargest(N_BEST, "stars")
     most = len(places)
+    if which == BEST:
+        n = (
+            st.slider("How many", 10, min(most, 100), min(N_BEST, most), 10, key="n_best", bind="query-params", width=200)
+            if most > 10
+            else most
+        )
+        return places.nlargest(n, "stars")
     if most > 60:
         n = st.slider("How many", 50, min(most, 2000), min(400, most), 50, key="n", bind="query-params", width=200)
         return places.head(n)
     return places
 
 
-def choose_look(n_axes: int) -> Look:
+def choose_look(n_axes: int, colours: list[str]) -> Look:
     """Colour, dimensions and axes."""
     options = [SPACE, FLAT] if n_axes > 2 else [FLAT]
     dims = st.segmented_control("View", options, default=options[0], required=True, key="view", bind="query-params")
-    colour = st.selectbox(
-        "Colour by", list(COLOUR_NAMES), format_func=COLOUR_NAMES.__getitem__, key="colour", bind="query-params", width=200
-    )
+    colour = st.selectbox("Colour by", colours, format_func=COLOUR_NAMES.__getitem__, key="colour", bind="query-params", width=200)
     with st.popover("Directions", icon=":material/3d_rotation:"):
         st.caption("Which directions of the films’ numbers are drawn. The first show most. Technical term: principal components.")
         sides = "xyz" if dims == SPACE else "xy"
@@ -99,6 +103,8 @@ def search_film(trained: cfrec.TrainedModel) -> None:
     found = cfrec.search_movies(trained, text, k=4)
     if found.empty:
         st.caption("No title resembles that. Try one distinctive word of it.")
+    elif found["score"].iloc[0] <= show.SURE:
+        st.caption("Did you mean …")
     for movie_id, title in zip(found["movie_id"].tolist(), found["title"], strict=True):
         st.button(show.plain(title), on_click=found_film, args=[movie_id], key=f"found-{movie_id}", width="stretch")
 
@@ -129,7 +135,7 @@ def draw(trained: cfrec.TrainedModel, shown: Any, look: Look, picked: object, ne
     st.session_state["_map_ids"] = ids
     row_of = {movie_id: row for row, movie_id in enumerate(ids)}
     space = len(look.axes) == 3
-    n_labels = N_BEST if len(shown) <= N_BEST else 12
+    n_labels = len(shown) if st.session_state["films"] == BEST else N_LABELS
     look = replace(look, picked=row_of.get(picked), neighbours=[row_of[i] for i in neighbours if i in row_of], n_labels=n_labels)
     axes_and_films = (trained.version, *look.axes)
     signature = (axes_and_films, look.colour, look.paper, tuple(ids), picked)
@@ -158,8 +164,8 @@ def show_picked(trained: cfrec.TrainedModel, places: Any, look: Look, picked: ob
         st.caption("Nothing was learned of this film: it has no ratings to learn from.")
         return
     columns = {"movie_id": None, "n_ratings": None}
-    show.table(neighbours, "neighbours", alt="The ten most similar films in all their numbers", columns=columns, height=428)
-    with st.container(horizontal=True):
+    show.table(neighbours, "neighbours", alt="The ten most similar films in all their numbers", columns=columns, height="content")
+    with st.container(horizontal=True, vertical_alignment="center"):
         st.page_link("app_pages/similar.py", label="More on the Similar page", icon=":material/search:")
         st.button("Pick none", on_click=state.pick_film, args=[None], type="tertiary", key="pick-none")
 
@@ -195,7 +201,8 @@ model = state.model_in_use()
 all_places = places_of(model)
 with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
     films = choose_films(all_places)
-    chosen = choose_look(len(all_places.attrs["explained_variance_ratio"]))
+    colours = [colour for colour in COLOURS if colour != GENRE or all_places.attrs["genres"]]
+    chosen = choose_look(len(all_places.attrs["explained_variance_ratio"]), colours)
 film = state.film_picked(model)
 alike = cfrec.similar_movies(model, film, N_NEIGHBOURS, words.WEAK_BELOW) if film is not None else model.movies.head(0)
 if film is not None:
@@ -205,7 +212,8 @@ left, right = st.columns([5, 3], gap="large")
 with right:
     search_film(model)
     if film is None:
-        st.caption("Nothing picked yet: click a point, search, or begin with one of these:")
+        why = words.NO_SUCH_FILM if state.in_url("film") else "Nothing picked yet."
+        st.caption(f"{why} Click a point, search, or begin with one of these:")
         show.suggest_films(model, state.pick_film)
 with left:
     drawn_look = draw(model, films, chosen, film, alike["movie_id"].tolist())

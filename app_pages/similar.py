@@ -48,7 +48,7 @@ def search(trained: cfrec.TrainedModel) -> None:
         st.caption("No title resembles that. Try one distinctive word of it; these are films that many people rated:")
         show.suggest_films(trained, go_to)
         return
-    st.caption("Best match first" if found["score"].iloc[0] > 0.5 else "Did you mean …")
+    st.caption("Best match first" if found["score"].iloc[0] > show.SURE else "Did you mean …")
     show.film_buttons(dict(zip(found["movie_id"].tolist(), found["title"], strict=True)), "found", go_to)
 
 
@@ -124,5 +124,5 @@ show_trail(model)
 if film is not None:
     show_film(model, film)
 else:
-    st.caption("Or begin with one of these:")
+    st.caption(f"{words.NO_SUCH_FILM} Begin with another:" if state.in_url("film") else "Or begin with one of these:")
     show.suggest_films(model, go_to)

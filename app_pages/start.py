@@ -34,7 +34,8 @@ CARDS = (  # page, heading, text, link, what its picture shows
 def show_cards() -> None:
     for place, (page, heading, text, label, alt) in zip(st.columns(3), CARDS, strict=True):
         with place.container(border=True, height="stretch"):
-            st.image(IMAGES / f"{page}.svg", width="stretch", alt=alt)
+            with st.container(height=126, border=False):  # its place is kept until it comes
+                st.image(IMAGES / f"{page}.svg", width=300, alt=alt)
             st.subheader(heading, anchor=False)
             st.write(text)
             st.page_link(f"app_pages/{page}.py", label=f"**{label}**")
@@ -42,7 +43,7 @@ def show_cards() -> None:
 
 st.title("See what a recommender learned", anchor=False)
 st.markdown(
-    "A small network was shown nothing but **who rated which film with how many stars**. From that alone it worked out "
+    "A small network was shown nothing but **who rated which film with how many stars**, and from that alone worked out "
     "which films are good in themselves, which are alike, and what a person will think of a film not seen yet."
 )
 show_cards()

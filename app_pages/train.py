@@ -7,6 +7,7 @@ from app_pages import _result as result
 from app_pages import _run_view as run_view
 from app_pages import _show as show
 from app_pages import _state as state
+from app_pages import _story as story
 from app_pages import _train_form as form
 from app_pages import _words as words
 from cfrec.board import runs_table
@@ -25,7 +26,7 @@ RUN_COLUMNS = {
     "best_epoch": "Best round",
     "epochs": st.column_config.NumberColumn("Rounds", help=words.ROUNDS.help),
     "device": "Device",
-    "seconds": st.column_config.NumberColumn("Time, s", format="%.1f"),
+    "seconds": st.column_config.NumberColumn("Time, s", format="%.2f"),
     "outcome": "How it ended",
     "link": st.column_config.LinkColumn("Link", display_text="open"),
 }
@@ -34,6 +35,12 @@ RUN_COLUMNS = {
 def start(data: form.Data, config: cfrec.TrainConfig) -> TrainingJob | None:
     """Start a run, or let it wait for its turn, and look at it; if the same is under way already, look at that one."""
     return look_at(TrainingJob(data.load, config, data.title, data=data.key, models=state.MODELS))
+
+
+def start_gentler(data: form.Data, config: cfrec.TrainConfig) -> None:
+    """Start a run with a smaller step size, which the form then has too."""
+    st.session_state[f"learning_rate_{config.recipe}"] = config.learning_rate
+    start(data, config)
 
 
 def look_at(job: TrainingJob) -> TrainingJob | None:
@@ -180,10 +187,13 @@ def show_run(job: TrainingJob, trained: cfrec.TrainedModel, data: form.Data | No
     elif now.error:
         st.error(f"The run did not finish. {words.told(now.error)}", icon=":material/error:")
     elif now.result and now.result.trained.advice:
-        st.warning(words.plain(now.result.trained.advice), icon=":material/lightbulb:")
         gentler = job.config.gentler()
+        advice = story.tell_advice(now.result.trained.outcome, now.result.trained.best_epoch, gentler.learning_rate)
+        st.warning(advice, icon=":material/lightbulb:")
         if now.result.trained.outcome != "stopped" and data and data.title == job.title:
-            st.button(f"Try again with a step size of {gentler.learning_rate:g}", on_click=start, args=[data, gentler], key="gentler")
+            st.button(
+                f"Try again with a step size of {gentler.learning_rate:g}", on_click=start_gentler, args=[data, gentler], key="gentler"
+            )
 
 
 def show_runs() -> None:
@@ -192,7 +202,10 @@ def show_runs() -> None:
         return
     st.subheader("Runs since the server started", anchor=False)
     table = runs_table(jobs)
-    table["changed"] = [", ".join(f"{words.SETTINGS[name]}: {value}" for name, value in changed.items()) for changed in table["changed"]]
+    table["changed"] = [
+        ", ".join(f"{words.SETTINGS[name]}: {words.setting_value(value)}" for name, value in changed.items())
+        for changed in table["changed"]
+    ]
     table["outcome"] = table["outcome"].map(lambda outcome: words.OUTCOMES.get(outcome, outcome))
     table["link"] = "?run=" + table["run"]
     show.table(table, "runs", alt="The latest runs with their settings and results", columns=RUN_COLUMNS)
@@ -205,6 +218,7 @@ cut_short = st.container()
 form.wait_until_warm()
 model = state.model_in_use()
 board = state.jobs()
+told_of = board.running()
 wanted = state.in_url("run")
 job = board.get(wanted) if wanted else None
 if job is None and (job := board.running()):
@@ -228,3 +242,5 @@ with left:
         show_how_it_learned(model)
 show_queue()
 show_runs()
+if told_of and told_of.snapshot.finished:  # meanwhile, so that what is said above of a run under way is not true any more
+    st.rerun()

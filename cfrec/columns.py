@@ -61,7 +61,7 @@ class RowError(DataError):
 
     def __init__(self, file: str, line: int, column: str, value: str, rule: str) -> None:
         where = f"{file}, line {line}" + (f", column {column}" if column else "")
-        super().__init__(f"{where}: {value[:60]!r} {rule}. Correct the row, or ask for bad rows to be dropped.")
+        super().__init__(f"{where}: {value[:60]!r} {rule}. Correct the row, or leave out bad rows.")
         self.line, self.column, self.value, self.rule = line, column, value, rule
 
 

@@ -144,7 +144,7 @@ def movie_map(trained: TrainedModel, n_components: int = 5, *, min_ratings: int 
     min_ratings : int
         Leave out movies with fewer, unless too few movies would be left to span the components.
     n_genres : int
-        ``genre`` is the rarest of a movie's genres among the so many most frequent ones, else "other".
+        ``genre`` is the rarest of a movie's genres among the so many most frequent ones, which ``.attrs["genres"]`` lists, else "other".
     """
     enough = int((trained.movies["n_ratings"] >= min_ratings).sum())
     least = min_ratings if enough > n_components else 0
@@ -155,7 +155,7 @@ def movie_map(trained: TrainedModel, n_components: int = 5, *, min_ratings: int 
     counts = trained.movies["genres"].str.split("|").explode().value_counts().drop("", errors="ignore").head(n_genres)
     rarest_first = list(counts.index[::-1])
     table["genre"] = [next((g for g in rarest_first if g in genres.split("|")), "other") for genres in table["genres"]]
-    table.attrs = places.attrs
+    table.attrs = places.attrs | {"genres": list(counts.index)}
     return table
 
 

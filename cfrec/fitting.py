@@ -113,7 +113,8 @@ class Run(ABC):
             started, self.paused = time.perf_counter(), 0.0
             train_loss = self._pass(epoch, must_stop)
             if train_loss is None:
-                self._keep_if_best(epoch, self._valid_loss(), self._weights())
+                if not self.history:  # else what is kept is that of a whole epoch, as the history tells it
+                    self._keep_if_best(epoch, self._valid_loss(), self._weights())
                 return "stopped", ""
             valid_loss = self._valid_loss()
             if advice := self._divergence(epoch, train_loss, valid_loss):

@@ -25,7 +25,7 @@ _GENRE_MARKS = tuple(  # gold is for neighbours, grey for what is left; in space
     zip((BLUE, ORANGE, GREEN, PURPLE, SKY, VIOLET), ("circle", "square", "diamond", "cross", "circle-open", "square-open"), strict=True)
 )
 _N_LIT_LABELS = 8  # more would hide one another
-_LABEL_SIZE = (0.34, 0.045)  # of a title, in shares of the map
+_LETTER, _LINE = 0.013, 0.04  # of a title: the width of a letter and the height of the line, in shares of the map
 _FROM_FRONT = np.array([[-0.7, -0.35], [0.7, -0.35], [0, 0.9]])  # about where _EYE sees the sides of the box: to the right, upwards
 _PICKED = "#C2185B"
 _EYE = {
@@ -65,8 +65,8 @@ def factor_map(places: pd.DataFrame, look: Look) -> Figure:
     Parameters
     ----------
     places : DataFrame
-        title, genre, year, stars, n_ratings and the columns of ``look.axes``, as ``movie_map`` gives, with
-        ``.attrs["explained_variance_ratio"]``. Each point's ``customdata`` is its row.
+        title, genre, year, stars, n_ratings and the columns of ``look.axes``, as ``movie_map`` gives, with its
+        ``attrs``. Each point's ``customdata`` is its row.
     look : Look
 
     Raises
@@ -112,6 +112,7 @@ def _space(places: pd.DataFrame, look: Look, titles: list[dict[str, Any]]) -> di
     (left, right), (near, far), (low, high) = ends.values()
     edges = [((left + right) / 2, far, low), (right, (near + far) / 2, low), (right, near, (low + high) / 2)]  # those in front at first
     names = [_text(_direction(places, axis), edge, look) for edge, axis in zip(edges, look.axes, strict=True)]
+    names[2]["xanchor"] = "left"  # at the left of the map, where half of it would be cut off
     return axes | {"aspectmode": "cube", "camera": look.view.get("camera", _EYE), "annotations": [*names, *titles]}
 
 
@@ -156,12 +157,12 @@ def _plain(text: str) -> str:
 
 def _points(places: pd.DataFrame, look: Look) -> list[Any]:
     rows = range(len(places))
-    opacity = 0.85 if look.picked is None else 0.4
+    opacity = 0.85 if look.picked is None else 0.6
     if look.colour == GENRE:
-        genres = [*(g for g in places["genre"].value_counts().index if g != OTHER), OTHER]
+        genres = places.attrs["genres"]  # so that a genre has the same mark whichever of the films are shown
         marks = dict(zip(genres, _GENRE_MARKS, strict=False)) | {OTHER: (GREY, "circle")}
         traces = []
-        for genre in genres:
+        for genre in (genre for genre in [*genres, OTHER] if (places["genre"] == genre).any()):
             of_genre = np.flatnonzero(places["genre"] == genre).tolist()
             marker = {"size": _size(look), "color": marks[genre][0], "symbol": marks[genre][1], "opacity": opacity}
             traces.append(
@@ -224,16 +225,21 @@ def _lit(places: pd.DataFrame, look: Look) -> list[Any]:
 
 def _labelled(places: pd.DataFrame, look: Look) -> list[int]:
     """Rows of the movies whose titles are written: those lit, or else the first, unless they lie too near to one that has its title."""
+    if look.n_labels >= len(places):
+        return list(range(len(places)))
     lit = [] if look.picked is None else [look.picked, *look.neighbours]
     wanted, n = (lit, _N_LIT_LABELS) if lit else (range(len(places)), look.n_labels)
-    if n >= len(places):
-        return list(wanted)
     values = places[list(look.axes)].to_numpy(float)
     values = values / np.ptp(values, axis=0).clip(min=1e-9)
     if len(look.axes) == 3:
         values = values @ _FROM_FRONT
+    widths = places["title"].str.len().to_numpy() * _LETTER
+    taken = [] if look.picked is None else [(*values[look.picked], _LINE)]  # by the mark of the picked film
     chosen: list[int] = []
     for row in wanted:
-        if len(chosen) < n and all((np.abs(values[row] - values[other]) > _LABEL_SIZE).any() for other in chosen):
+        x, y = values[row] + (0, _LINE)  # a title stands above its film
+        free = all(abs(x - a) > (widths[row] + width) / 2 or abs(y - b) > _LINE for a, b, width in taken)
+        if len(chosen) < n and (free or row == look.picked):
             chosen.append(row)
+            taken.append((x, y, widths[row]))
     return chosen

@@ -67,7 +67,7 @@ def loss_chart(points: pd.DataFrame, epochs: int, top: float, *, height: int = 3
     colour = alt.Color("series:N", scale=alt.Scale(domain=names, range=[c for c, _ in _LINES.values()]), legend=None)
     dash = alt.StrokeDash("series:N", scale=alt.Scale(domain=names, range=[d for _, d in _LINES.values()]), legend=None)
     lines = base.transform_filter(kinds)
-    baselines = base.transform_filter(others)
+    baselines = base.transform_filter(others).transform_filter(f"datum.stars <= {top}")  # text beyond the top shrinks all to make room
     best = base.transform_filter(alt.FieldEqualPredicate(field="series", equal=BEST))
     return alt.layer(
         baselines.mark_rule(color=GREY, strokeWidth=1, clip=True).encode(y=y, tooltip=tips),
@@ -80,7 +80,7 @@ def loss_chart(points: pd.DataFrame, epochs: int, top: float, *, height: int = 3
         lines.mark_point(filled=True, size=min(38, 1200 / max(epochs, 1)), opacity=1, clip=True).encode(
             x=x, y=y, color=colour, tooltip=tips
         ),
-        lines.transform_filter("datum.label != ''")
+        lines.transform_filter(f"datum.label != '' && datum.label_at <= {top}")
         .mark_text(style=INK, align="left", baseline="middle", dx=7, fontSize=13)
         .encode(x=x, y=alt.Y("label_at:Q"), text="label:N"),
     ).properties(height=height)
@@ -128,11 +128,15 @@ def _spread(points: pd.DataFrame) -> pd.Series[float]:
     return at
 
 
-def learning_rate_chart(history: Sequence[EpochMetrics], *, height: int = 130) -> alt.Chart:
-    """Step size by round."""
+def learning_rates(history: Sequence[EpochMetrics]) -> pd.DataFrame:
+    """epoch, learning_rate."""
+    return pd.DataFrame([(m.epoch, m.learning_rate) for m in history], columns=["epoch", "learning_rate"])
+
+
+def learning_rate_chart(points: pd.DataFrame, *, height: int = 130) -> alt.Chart:
+    """Step size by round, of ``learning_rates``."""
     import altair as alt
 
-    points = pd.DataFrame([(m.epoch, m.learning_rate) for m in history], columns=["epoch", "learning_rate"])
     return (
         alt.Chart(points)
         .mark_line(color=PURPLE, point=True)

@@ -62,6 +62,8 @@ def test_the_posts_view_has_forty_films_each_with_its_title(open_page, shipped, 
     titles = [text for text in written(app) if not text.startswith("direction")]
     assert len(titles) == 40
     assert set(titles) == set(best.str.replace("&", "&amp;"))
+    app.slider(key="n_best").set_value(60).run()
+    assert len(written(app)) == 60 + 3
 
 
 def test_a_picked_film_is_lit_with_its_neighbours_and_judged(open_page, shipped, no_data):
@@ -104,9 +106,11 @@ def test_the_ends_of_a_direction(open_page, no_data):
 
 
 def test_a_model_with_few_films_and_no_genres(open_page, models, trained, no_data):
-    cfrec.save_model(trained, models / "mine")
+    cfrec.save_model(dataclasses.replace(trained, movies=trained.movies.assign(genres="")), models / "mine")
     app = open_page("map", {"model": "mine", "film": "100"})
     assert app.subheader[0].value.startswith("Block 0 film 0") or "Block 0 film 0" in app.subheader[0].value
+    assert "Genre" not in app.selectbox(key="colour").options  # all would be grey
+    assert markers(app)[0]["marker"]["colorbar"]["title"]["text"] == "year"
 
 
 def test_a_model_with_one_factor_has_one_direction(open_page, models, trained, no_data):

@@ -110,6 +110,7 @@ def test_without_ratings_the_common_raters_are_left_out(open_page, no_data):
 def test_a_film_that_this_model_does_not_know(open_page, no_data):
     app = open_page("similar", {"film": "999999"})
     assert "Star Wars (1977)" in labels(app)
+    assert "The film of this address is not in the model in use. Begin with another:" in [caption.value for caption in app.caption]
 
 
 def test_text_ids_and_titles_that_look_like_markup(open_page, models, trained, no_data):

@@ -40,7 +40,7 @@ def test_a_damaged_model_is_an_error_with_a_next_step(open_page, models, no_data
 
 def test_a_model_that_is_not_there_offers_the_shipped_one(open_page, no_data):
     app = open_page(query={"model": "gone"})
-    assert "There is no model" in app.error[0].value
+    assert "renamed or deleted" in app.error[0].value
     app.button[0].click().run()
     assert not app.error
     assert labels_and_values(app)["Films"] == "1,682"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from app_pages._story import tell_end, tell_round
+from app_pages._story import tell_advice, tell_end, tell_round
 from cfrec.trained import EpochMetrics
 
 BASELINES = {"mean": 1.44, "movie_mean": 1.0}
@@ -49,4 +49,22 @@ def test_each_kind_of_end(outcome, wanted):
 
 
 def test_a_run_that_learned_nothing():
-    assert "Nothing was learned" in tell_end("completed", history((2.0, 2.0)), 0, 1.0, BASELINES)
+    assert tell_end("completed", history((2.0, 2.0)), 0, 1.0, BASELINES).startswith("**Nothing was learned:**")
+    astray = tell_end("diverged", history((2.0, 2.0)), 0, 1.0, BASELINES)
+    assert astray == "**It went astray after 1 round:** the steps were too large. Nothing was learned."
+
+
+@pytest.mark.parametrize(
+    ("outcome", "best_epoch", "wanted"),
+    [
+        ("diverged", 0, "Each correction threw its numbers further than the one before. Try a smaller step size, such as 0.02."),
+        ("completed", 0, "No round was better than the random start. Try a smaller step size, such as 0.02."),
+        (
+            "completed",
+            3,
+            "It learned too little: always the same guess misses by less. Try more rounds, or a smaller step size, such as 0.02.",
+        ),
+    ],
+)
+def test_advice_is_in_the_words_of_the_app(outcome, best_epoch, wanted):
+    assert tell_advice(outcome, best_epoch, 0.02) == wanted

@@ -454,6 +454,13 @@ def test_who_gave_what_is_shown_to_nobody_else(open_page, table, no_data):
     assert not any("user_id" in frame.value for frame in other.dataframe)
 
 
+def test_what_lies_above_the_usual_top_is_drawn_too(waiting):
+    now = replace(waiting[0].snapshot, baselines={"mean": 1.0})
+    assert run_view._top(now, ()) == 1.04
+    assert run_view._top(now, [EpochMetrics(1, 4.0, 4.0, 0.01, 1.0, 1.0)]) == pytest.approx(1.04 * 1.5**2)  # the best misses by 2 stars
+    assert run_view._top(now, [EpochMetrics(k, v, v, 0.01, 1.0, 1.0) for k, v in ((1, 4.0), (2, 0.9))]) == 1.04  # it no longer does
+
+
 def test_each_sees_their_own_curve_from_before(waiting, monkeypatch):
     """Two visitors whose models in use have equally many rounds once got the same drawing."""
     versions = []
@@ -491,6 +498,7 @@ def test_a_run_that_diverges_offers_a_smaller_step(open_page, table, no_data):
     again = run_to_the_end(app)
     assert again.config.learning_rate == 0.0065
     assert not app.warning
+    assert app.number_input(key="learning_rate_quick").value == 0.0065  # or else Train would fail in the same way again
 
 
 def test_a_run_that_is_gone(open_page, no_data):

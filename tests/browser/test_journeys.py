@@ -139,6 +139,26 @@ def test_a_short_run_is_drawn_round_by_round(open_page, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_run_after_one_that_went_astray_can_be_seen(open_page, tmp_path):
+    page = open_page("/train")
+    upload(page, make_csv(tmp_path))
+    page.get_by_text("Seed", exact=True).click()
+    page.get_by_text("Advanced: every setting").click()
+    step = page.get_by_label("Step size", exact=True).first
+    expect(step).to_have_value("0.0015")
+    for value, end in (("1", "Nothing was learned:"), ("0.0015", "Done after 30 rounds")):
+        step.fill(value)
+        step.press("Enter")
+        expect(page.get_by_test_id("stStatusWidget")).to_have_count(0)
+        train(page)
+        expect(page.get_by_text(end)).to_be_visible()
+        plot = page.locator(f"{CHART} svg .role-frame .background").first.bounding_box()
+        assert plot["height"] > 200  # it did not shrink to make room for what lies far above it
+        lines = [line.bounding_box() for line in page.locator(f"{CHART} svg .mark-line path").all()]
+        assert any(plot["y"] <= line["y"] < plot["y"] + plot["height"] for line in lines)  # and one can be seen
+
+
+@pytest.mark.slow
 def test_a_reload_and_a_second_visitor_find_the_run_again(open_page, tmp_path):
     page = open_page("/train")
     upload(page, make_csv(tmp_path))

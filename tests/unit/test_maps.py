@@ -21,7 +21,7 @@ def places():
             "z": [5.0, 5, 5],
         }
     )
-    table.attrs["explained_variance_ratio"] = [0.5, 0.25, 0.1]
+    table.attrs = {"explained_variance_ratio": [0.5, 0.25, 0.1], "genres": ["Drama", "Horror", "War"]}
     return table
 
 
@@ -97,10 +97,12 @@ def test_genres_differ_in_colour_and_mark(places):
     assert len({trace.marker.color for trace in points}) == 3
     assert points[0].marker.symbol != points[1].marker.symbol
     assert [list(trace.customdata) for trace in points] == [[0], [2], [1]]
+    alone = places.iloc[2:]
+    assert traces(factor_map(alone, Look(colour=GENRE)), "markers")[0].marker.symbol == points[1].marker.symbol  # whichever films are shown
 
 
 def test_a_picked_film_and_its_neighbours_are_lit_and_labelled(places):
-    figure = factor_map(places, Look(picked=2, neighbours=[0]))
+    figure = factor_map(places, Look(picked=2, neighbours=[0], n_labels=2))
     (spokes,) = traces(figure, "lines")
     assert list(spokes.x) == [3, 1]
     others, lit, picked = traces(figure, "markers")
@@ -108,6 +110,7 @@ def test_a_picked_film_and_its_neighbours_are_lit_and_labelled(places):
     assert list(picked.customdata) == [2]
     assert others.marker.opacity < lit.marker.opacity == picked.marker.opacity == 1
     assert {"c", "a"} <= set(written(figure))
+    assert {"a", "c", "b &lt;i&gt;"} <= set(written(factor_map(places, Look(picked=2, neighbours=[0], n_labels=3))))  # where all are wanted
     assert "b &lt;i&gt;" not in written(figure)
 
 

@@ -82,7 +82,7 @@ def test_lines_differ_in_colour_and_in_dashes():
 
 
 def test_the_step_size_by_round():
-    assert data_of(plots.learning_rate_chart(history((1, 1), (1, 1)))) == [
+    assert data_of(plots.learning_rate_chart(plots.learning_rates(history((1, 1), (1, 1))))) == [
         {"epoch": 1, "learning_rate": 0.01},
         {"epoch": 2, "learning_rate": 0.02},
     ]

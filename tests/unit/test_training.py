@@ -129,6 +129,25 @@ def test_stop_keeps_the_best_so_far(blocks, block_config):
     assert trained.metrics["mse"] == pytest.approx(min(m.valid_loss for m in trained.history), rel=1e-4)
 
 
+class LateStop(threading.Event):
+    """A stop that is set once it has been asked for so many times: in the midst of an epoch."""
+
+    def __init__(self, after):
+        super().__init__()
+        self.left = after
+
+    def is_set(self):
+        self.left -= 1
+        return self.left < 0
+
+
+@pytest.mark.parametrize("after", range(60, 140, 9))
+def test_what_a_stop_in_the_midst_of_an_epoch_keeps_is_of_a_whole_one(blocks, block_config, after):
+    trained = cfrec.train(*blocks.split(), block_config, stop=LateStop(after))  # sgd asks once an epoch, and may get to its end
+    assert len(trained.history) > 1
+    assert trained.best_epoch <= len(trained.history)
+
+
 def test_pause_holds_and_the_result_is_the_same(blocks, block_config, trained):
     pause, reached, result = threading.Event(), threading.Event(), []
 
