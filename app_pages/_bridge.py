@@ -1,4 +1,6 @@
-"""Listens to a Plotly figure that st.plotly_chart drew: which point is clicked, and where the figure is looked at from.
+"""What Streamlit leaves to JavaScript: listening to a Plotly figure, and scrolling to the top.
+
+``listen`` hears which point of a figure that st.plotly_chart drew is clicked, and where the figure is looked at from.
 
 Streamlit forwards neither clicks in 3D nor the camera, and forgets the camera whenever a figure changes. This component draws
 nothing: it finds the figure in the page, reports a click on a point as ``picked`` (its customdata), and the view as ``view``.
@@ -82,3 +84,19 @@ def listen(key: str, container: str, *, space: bool, on_pick: Callable[[], None]
         on_narrow_change=on_narrow,
         height=1,
     )
+
+
+_TOP_JS = """
+export default function({ data, parentElement }) {
+  const { dataset } = parentElement.host ?? parentElement;
+  if (dataset.shown !== undefined && dataset.shown !== data.shown) document.querySelector('[data-testid="stMain"]')?.scrollTo({ top: 0 });
+  dataset.shown = data.shown;
+}
+"""
+
+_top = st.components.v2.component("cfrec_to_top", js=_TOP_JS)
+
+
+def to_top(key: str, shown: object) -> None:
+    """Scroll to the top of the page when something else is ``shown`` than before: Streamlit leaves the visitor where they clicked."""
+    _top(key=key, data={"shown": str(shown)}, height=1)

@@ -8,6 +8,7 @@ import cfrec
 from app_pages import _show as show
 from app_pages import _state as state
 from app_pages import _words as words
+from app_pages._bridge import to_top
 
 N_RESULTS, N_TRAIL = 6, 5
 TRAIL = "_trail"  # films seen before the present one, the latest last
@@ -120,6 +121,7 @@ model = state.model_in_use()
 search(model)
 film = state.film_picked(model)
 st.session_state["_present"] = film
+to_top("top", film)
 show_trail(model)
 if film is not None:
     show_film(model, film)

@@ -81,7 +81,7 @@ def show_data(trained: cfrec.TrainedModel) -> None:
     with most:
         st.markdown("**The 20 films rated by most people**")
         top = trained.movies.nlargest(20, "n_ratings")[["title", "n_ratings", "mean_rating"]]
-        show.table(top, "most-rated", alt="The twenty films with the most ratings, with their number and average", height=320)
+        show.table(top, "most-rated", alt="The twenty films with the most ratings, with their number and average", height=470)
     with few:
         ratings = state.ratings_of(trained)
         if ratings is None:

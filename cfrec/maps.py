@@ -81,7 +81,9 @@ def factor_map(places: pd.DataFrame, look: Look) -> Figure:
     legend = {"orientation": "h", "yanchor": "bottom", "y": 1.0, "x": 0, "itemsizing": "constant"}
     font = {"color": look.ink, "size": 12}
     figure.update_layout(modebar={"orientation": "v"}, legend=legend, font=font, paper_bgcolor=look.paper, plot_bgcolor=look.paper)
-    titles = [_title(places, row, look) for row in _labelled(places, look)]
+    labelled = _labelled(places, look)
+    above = [k % 2 == 0 or len(labelled) < len(places) for k in range(len(labelled))]  # where all are written, every other one is below
+    titles = [_title(places, row, look, 1 if up else -1) for row, up in zip(labelled, above, strict=True)]
     if len(look.axes) == 3:
         figure.update_layout(scene=_space(places, look, titles), margin=margin)
     else:
@@ -122,9 +124,9 @@ def _padded(values: pd.Series[float]) -> tuple[float, float]:
     return low - margin, high + margin
 
 
-def _title(places: pd.DataFrame, row: int, look: Look) -> dict[str, Any]:
+def _title(places: pd.DataFrame, row: int, look: Look, side: int) -> dict[str, Any]:
     place = places[list(look.axes)].iloc[row].tolist()
-    return _text(_plain(places["title"].iloc[row]), place, look, yshift=13 if look.picked is None else 16)
+    return _text(_plain(places["title"].iloc[row]), place, look, yshift=side * (13 if look.picked is None else 16))
 
 
 def _text(text: str, place: Sequence[float], look: Look, **settings: Any) -> dict[str, Any]:
