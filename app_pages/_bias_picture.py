@@ -81,7 +81,7 @@ def absence(films: pandas.DataFrame, movie_id: object, least: int) -> str:
 @st.fragment
 def show_all(trained: cfrec.TrainedModel, films: pandas.DataFrame, chosen: dict[str, Any]) -> None:
     """All films as dots, a search among them, and what is known of the one picked."""
-    st.subheader("All films: average against score", anchor=False)
+    st.header("All films: average against score", anchor=False)
     left, right = st.columns([5, 7], gap="large")
     with left:
         found = search_box(trained, films, chosen)

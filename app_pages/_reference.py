@@ -26,7 +26,7 @@ _LAYERS = {  # layer -> what it holds
 
 def show_formula(trained: cfrec.TrainedModel, movie_id: object, user_id: object) -> None:
     """The formula, what each sign stands for, and the numbers of one guess put into it."""
-    st.subheader("The formula", anchor=False)
+    st.header("The formula", anchor=False)
     (low, high), (least, most, _) = trained.y_range, trained.scale
     guess = r"\mathit{low} + (\mathit{high} - \mathit{low}) \cdot \sigma(s)"
     st.latex(_aligned(r"s &= p \cdot q + b_p + b_q + c", rf"\hat r &= {guess}"))
@@ -68,7 +68,7 @@ def _aligned(*lines: str) -> str:
 
 def show_layers(trained: cfrec.TrainedModel) -> None:
     """The network as PyTorch prints it, and as a table."""
-    st.subheader("The layers", anchor=False)
+    st.header("The layers", anchor=False)
     layers = network_layers(trained)
     fifth = "" if trained.movie_likeness is None else " By the numbers of a fifth, films are compared."
     st.markdown(
@@ -91,7 +91,7 @@ def show_layers(trained: cfrec.TrainedModel) -> None:
 
 def show_glossary() -> None:
     """Every word of the app."""
-    st.subheader("Glossary", anchor=False)
+    st.header("Glossary", anchor=False)
     st.markdown("What the app calls things, and what the field calls them.")
     entries = [{"Here": word, "In the field": term, "Meaning": meaning} for word, term, meaning in words.glossary()]
     show.text_table(entries, "glossary", alt=f"Glossary of {len(entries)} words: technical term and meaning", height=480)
@@ -99,7 +99,7 @@ def show_glossary() -> None:
 
 def show_limits(trained: cfrec.TrainedModel) -> None:
     """What not to believe, and what not to use it for."""
-    st.subheader("Limits", anchor=False)
+    st.header("Limits", anchor=False)
     films = trained.movies
     n_weak = int((films["n_ratings"] < words.WEAK_BELOW).sum())
     years = films["year"].dropna()
@@ -120,7 +120,7 @@ def show_limits(trained: cfrec.TrainedModel) -> None:
 
 def show_source(trained: cfrec.TrainedModel) -> None:
     """Whose ratings the model learned from, what may be done with them, and how to name them."""
-    st.subheader("The data", anchor=False)
+    st.header("The data", anchor=False)
     source = trained.source
     st.markdown(f"The model in use learned from **{show.plain(source.title)}**, {trained.n_train + trained.n_valid:,} ratings.")
     st.markdown(f"**Licence.** {show.plain(source.licence) or 'None was given with this data. Its owner decides what it may be used for.'}")
@@ -136,6 +136,6 @@ def _versions() -> list[str]:
 
 def show_versions(trained: cfrec.TrainedModel) -> None:
     """Versions of cfrec, of the model in use, and of what cfrec stands on."""
-    st.subheader("Version", anchor=False)
+    st.header("Version", anchor=False)
     st.markdown(f"**cfrec {cfrec.__version__}**, under the MIT licence. Nothing that you do here leaves the machine it runs on.")
     st.caption(" · ".join([*_versions(), f"model {trained.version}, trained {trained.created[:10]}"]))

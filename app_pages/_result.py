@@ -41,7 +41,7 @@ def show_result(job: TrainingJob, current: cfrec.TrainedModel) -> None:
         except cfrec.CfrecError:
             before = None  # damaged since: nothing to compare with or to go back to
     with st.container(border=True):
-        st.subheader("The new model against the current one", anchor=False)
+        st.header("The new model against the current one", anchor=False)
         _figures(new, current)
         if in_use:
             _show_in_use(before)

@@ -111,10 +111,18 @@ def chart(
     """
     if isinstance(drawing, dict):
         spec = {part: content if part == "datasets" else deepcopy(content) for part, content in drawing.items()} | {"config": in_ink(ink())}
-        st.vega_lite_chart(None if "datasets" in spec else data, spec, alt=alt, key=f"chart-{name}", on_select=on_select)
+        st.vega_lite_chart(
+            None if "datasets" in spec else data, spec, height=_height(drawing), alt=alt, key=f"chart-{name}", on_select=on_select
+        )
     else:
-        st.altair_chart(drawing.configure(**in_ink(ink())), alt=alt, key=f"chart-{name}", on_select=on_select)
+        st.altair_chart(drawing.configure(**in_ink(ink())), height=_height(drawing), alt=alt, key=f"chart-{name}", on_select=on_select)
     as_table(data, name, columns=columns)
+
+
+def _height(drawing: altair.TopLevelMixin | dict[str, Any]) -> Any:
+    """A chart's own height in pixels, so that its place is kept until it is drawn."""
+    height = drawing.get("height") if isinstance(drawing, dict) else getattr(drawing, "height", None)
+    return height if isinstance(height, int) else "content"
 
 
 def drawn_once(
@@ -138,9 +146,11 @@ def drawn_once(
 def _kept_drawing(name: str, version: str, alt: str, theme: str | None, _draw: Callable[[], Any]) -> None:  # noqa: ARG001
     drawing = _draw()
     if isinstance(drawing, tuple):
-        st.vega_lite_chart(drawing[1], deepcopy(drawing[0]) | {"config": in_ink(ink())}, alt=alt, key=f"chart-{name}")
+        st.vega_lite_chart(
+            drawing[1], deepcopy(drawing[0]) | {"config": in_ink(ink())}, height=_height(drawing[0]), alt=alt, key=f"chart-{name}"
+        )
     else:
-        st.altair_chart(drawing.configure(**in_ink(ink())), alt=alt, key=f"chart-{name}")
+        st.altair_chart(drawing.configure(**in_ink(ink())), height=_height(drawing), alt=alt, key=f"chart-{name}")
 
 
 def film_buttons(titles: Mapping[object, str], prefix: str, pick: Callable[[object], None]) -> None:
@@ -163,7 +173,7 @@ def film_card(trained: cfrec.TrainedModel, movie_id: object) -> None:
     learned = trained.to_stars(trained.offset + trained.user_bias.mean() + trained.movie_bias[row : row + 1])[0]
     with st.container(border=True):
         with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-            st.subheader(plain(film["title"]), anchor=False, width="content")
+            st.header(plain(film["title"]), anchor=False, width="content")
             weak_evidence(film["n_ratings"])
         st.caption(plain(film["genres"].replace("|", " · ")) or "no genre given")
         with st.container(horizontal=True, gap="medium"):

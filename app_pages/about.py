@@ -47,7 +47,7 @@ def picture(number: int, heading: str) -> tuple[DeltaGenerator, DeltaGenerator]:
     """A place for words and a place for a drawing, side by side where there is room."""
     with st.container(border=True):
         told, drawn = st.columns([2, 3], gap="medium", vertical_alignment="center")
-    told.subheader(f":blue-badge[{number}] {heading}", anchor=False)
+    told.header(f":blue-badge[{number}] {heading}", anchor=False)
     return told, drawn
 
 

@@ -103,7 +103,7 @@ def show_ends(films: pandas.DataFrame, order: str, top: int, scale: tuple[float,
     for place, end, domain, what in zip(st.columns(2, gap="large"), ends, domains, ENDS[order], strict=False):
         with place:
             heading = f"The {len(end)} {what}" if len(end) > 1 else f"The {what}"
-            st.subheader(heading, anchor=False)
+            st.header(heading, anchor=False)
             first = end.iloc[0]
             alt = (
                 f"Dumbbell chart. {heading} of {words.plural(len(films), 'film')}; first {first['title']}: "
@@ -165,7 +165,7 @@ def pick_row(key: str, movie_ids: list[object]) -> None:
 
 
 def show_table(trained: cfrec.TrainedModel, films: pandas.DataFrame, order: str) -> None:
-    st.subheader(f"The whole list: {words.plural(len(films), 'film')}", anchor=False)
+    st.header(f"The whole list: {words.plural(len(films), 'film')}", anchor=False)
     st.caption("Click the box before a row to pick that film.")
     movie_ids = films["movie_id"].tolist()
     key = f"rows-{zlib.crc32(repr((trained.version, movie_ids)).encode())}"

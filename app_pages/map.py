@@ -176,7 +176,7 @@ def ends_of(version: str, axis: str, _places: Any) -> tuple[list[str], list[str]
 
 
 def describe_axes(version: str, places: Any, axes: Any) -> None:
-    st.subheader("What the directions mean", anchor=False)
+    st.header("What the directions mean", anchor=False)
     shares = places.attrs["explained_variance_ratio"]
     drawn = [shares[AXIS_NAMES.index(axis)] for axis in dict.fromkeys(axes)]
     st.caption(

@@ -169,14 +169,16 @@ def show_delete(name: str) -> None:
 
 
 def show_side_by_side(models: Sequence[StoredModel]) -> None:
-    st.subheader("Side by side", anchor=False)
+    st.header("Side by side", anchor=False)
     table = overview(models)
     show.table(table, "models", alt="One row a stored model: what it learned from, its settings and its average miss", columns=OVERVIEW)
     names = [entry.name for entry in models]
+    latest = [entry.name for entry in sorted(models, key=lambda entry: str(entry.manifest["created"]), reverse=True)]
+    usual = list(dict.fromkeys([state.model_name(), *latest]))[:3]  # the one in use, and the latest others
     chosen = st.multiselect(
         "Models to compare",
         names,
-        default=None if stored.COMPARED in st.session_state else names[:3],
+        default=None if stored.COMPARED in st.session_state else [name for name in names if name in usual],
         max_selections=MOST_COMPARED,
         key=stored.COMPARED,
         bind="query-params",

@@ -100,7 +100,7 @@ def show_neighbours(trained: cfrec.TrainedModel, movie_id: object, neighbours: A
 
 def show_film(trained: cfrec.TrainedModel, movie_id: object) -> None:
     show.film_card(trained, movie_id)
-    st.subheader("Films that please the same people", anchor=False, help=words.LIKENESS.help)
+    st.header("Films that please the same people", anchor=False, help=words.LIKENESS.help)
     chosen = show.filters(trained)
     k = st.slider("How many", 5, 50, 10, 5, key="k", bind="query-params", width=260)
     neighbours = cfrec.similar_movies(trained, movie_id, k, **chosen)

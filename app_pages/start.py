@@ -36,7 +36,7 @@ def show_cards() -> None:
         with place.container(border=True, height="stretch"):
             with st.container(height=126, border=False):  # its place is kept until it comes
                 st.image(IMAGES / f"{page}.svg", width=300, alt=alt)
-            st.subheader(heading, anchor=False)
+            st.header(heading, anchor=False)
             st.write(text)
             st.page_link(f"app_pages/{page}.py", label=f"**{label}**")
 
@@ -57,7 +57,7 @@ from cfrec.plots import bars  # noqa: E402
 
 
 def show_model(trained: cfrec.TrainedModel) -> None:
-    st.subheader("The model in use", anchor=False)
+    st.header("The model in use", anchor=False)
     with st.container(horizontal=True):
         st.metric("Learned from", show.plain(trained.source.title), border=True, help=f"Stored as “{show.plain(state.model_name())}”.")
         st.metric(
@@ -76,7 +76,7 @@ def show_model(trained: cfrec.TrainedModel) -> None:
 
 
 def show_data(trained: cfrec.TrainedModel) -> None:
-    st.subheader("The data", anchor=False)
+    st.header("The data", anchor=False)
     most, few = st.columns(2, gap="large")
     with most:
         st.markdown("**The 20 films rated by most people**")

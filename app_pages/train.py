@@ -103,7 +103,7 @@ def show_queue() -> None:
     waiting = state.jobs().waiting()
     if not waiting:
         return
-    st.subheader("Waiting for their turn", anchor=False)
+    st.header("Waiting for their turn", anchor=False)
     for job, turn in zip(waiting, words.TURNS, strict=False):
         with st.container(horizontal=True, vertical_alignment="center"):
             st.markdown(f"**{words.plain(job.title)}**, recipe “{job.config.recipe}”: {turn}", width="content")
@@ -116,7 +116,7 @@ def choose_all() -> tuple[form.Data | None, cfrec.TrainConfig | None]:
     """The form; what it lacks, or what does not go together, is said in it."""
     data = config = None
     with st.container(border=True):
-        st.subheader("What to train", anchor=False)
+        st.header("What to train", anchor=False)
         try:
             data = form.choose_data()
             config = form.choose_config()
@@ -200,7 +200,7 @@ def show_runs() -> None:
     jobs = state.jobs().all()
     if not jobs:
         return
-    st.subheader("Runs since the server started", anchor=False)
+    st.header("Runs since the server started", anchor=False)
     table = runs_table(jobs)
     table["changed"] = [
         ", ".join(f"{words.SETTINGS[name]}: {words.setting_value(value)}" for name, value in changed.items())

@@ -53,7 +53,7 @@ def open_model(open_page, models, trained, name):
 def test_four_numbered_pictures_each_with_its_chart(open_page, shipped, no_data):
     app, shown = open_page("about"), walk_through(shipped)
     usual = cfrec.explain_prediction(shipped, *reversed(shown.start))["stars"][0]
-    headings = [heading.value for heading in app.subheader]
+    headings = [heading.value for heading in app.header]
     assert [heading[:15] for heading in headings[:4]] == [f":blue-badge[{k}] " for k in (1, 2, 3, 4)]
     assert headings[4:] == ["The formula", "The layers", "Glossary", "Limits", "The data", "Version"]
     kinds, alts = zip(*map(marks, charts(app)), strict=True)

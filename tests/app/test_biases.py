@@ -45,7 +45,7 @@ def text_with(app, piece: str) -> str:
 
 
 def headings(app) -> list[str]:
-    return [heading.value.replace("\\", "") for heading in app.subheader]
+    return [heading.value.replace("\\", "") for heading in app.header]
 
 
 @pytest.fixture

@@ -68,7 +68,7 @@ def test_the_posts_view_has_forty_films_each_with_its_title(open_page, shipped, 
 
 def test_a_picked_film_is_lit_with_its_neighbours_and_judged(open_page, shipped, no_data):
     app = open_page("map", {"film": str(STAR_WARS)})
-    assert app.subheader[0].value.replace("\\", "") == "Star Wars (1977)"
+    assert app.header[0].value.replace("\\", "") == "Star Wars (1977)"
     alike = cfrec.similar_movies(shipped, STAR_WARS, 10, 20)
     assert app.dataframe[0].value["title"].tolist() == alike["title"].tolist()
     picked, lit = markers(app)[-1], markers(app)[-2]
@@ -87,7 +87,7 @@ def test_search_picks_a_film(open_page, no_data):
     app = open_page("map")
     app.text_input(key="find").set_value("godfahter").run()
     app.button(key="found-127").click().run()
-    assert app.subheader[0].value.replace("\\", "") == "The Godfather (1972)"
+    assert app.header[0].value.replace("\\", "") == "The Godfather (1972)"
     assert app.text_input(key="find").value == ""
 
 
@@ -108,7 +108,7 @@ def test_the_ends_of_a_direction(open_page, no_data):
 def test_a_model_with_few_films_and_no_genres(open_page, models, trained, no_data):
     cfrec.save_model(dataclasses.replace(trained, movies=trained.movies.assign(genres="")), models / "mine")
     app = open_page("map", {"model": "mine", "film": "100"})
-    assert app.subheader[0].value.startswith("Block 0 film 0") or "Block 0 film 0" in app.subheader[0].value
+    assert app.header[0].value.startswith("Block 0 film 0") or "Block 0 film 0" in app.header[0].value
     assert "Genre" not in app.selectbox(key="colour").options  # all would be grey
     assert markers(app)[0]["marker"]["colorbar"]["title"]["text"] == "year"
 

@@ -27,7 +27,7 @@ def test_it_begins_with_films_that_everybody_knows(open_page, no_data):
     app = open_page("similar")
     assert labels(app)[:2] == ["Star Wars (1977)", "Contact (1997)"]
     click(app, "Star Wars (1977)")
-    assert app.subheader[0].value.replace("\\", "") == "Star Wars (1977)"
+    assert app.header[0].value.replace("\\", "") == "Star Wars (1977)"
     assert neighbours(app)[:3] == ["Return of the Jedi (1983)", "Toy Story (1995)", "The Empire Strikes Back (1980)"]
 
 
@@ -37,7 +37,7 @@ def test_a_typo_finds_the_film_and_picking_it_clears_the_search(open_page, no_da
     assert labels(app)[0] == "The Godfather (1972)"
     click(app, "The Godfather (1972)")
     assert app.text_input(key="search").value == ""
-    assert app.subheader[0].value.replace("\\", "") == "The Godfather (1972)"
+    assert app.header[0].value.replace("\\", "") == "The Godfather (1972)"
     figures = {metric.label: metric.value for metric in app.metric}
     assert figures["Ratings"] == "413"
     assert figures["Plain average"] == "4.28 stars"
@@ -47,7 +47,7 @@ def test_a_typo_finds_the_film_and_picking_it_clears_the_search(open_page, no_da
 def test_wandering_on_and_back(open_page, no_data):
     app = open_page("similar", {"film": str(STAR_WARS)})
     app.button(key=f"go-{EMPIRE}").click().run()
-    assert app.subheader[0].value.startswith("The Empire Strikes Back")
+    assert app.header[0].value.startswith("The Empire Strikes Back")
     assert app.session_state["_film"] == str(EMPIRE)
     third = next(b for b in app.button if b.key and b.key.startswith("go-") and b.key != f"go-{STAR_WARS}")
     third.click().run()
@@ -56,7 +56,7 @@ def test_wandering_on_and_back(open_page, no_data):
         "The Empire Strikes Back (1980)",
     ]
     app.button(key="back-2").click().run()
-    assert app.subheader[0].value.startswith("Star Wars")
+    assert app.header[0].value.startswith("Star Wars")
     assert not any(b.key and b.key.startswith("back-") for b in app.button)
 
 

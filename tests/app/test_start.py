@@ -13,7 +13,7 @@ def test_it_shows_the_model_in_use_and_where_to_go(open_page, shipped, no_data):
     assert figures["Films"] == "1,682"
     assert figures["Ratings"] == "100,000"
     assert figures["Average miss"] == f"{shipped.metrics['rmse']:.2f} stars"
-    assert [heading.value for heading in app.subheader[:3]] == ["Find similar films", "Explore the map", "Train it yourself"]
+    assert [heading.value for heading in app.header[:3]] == ["Find similar films", "Explore the map", "Train it yourself"]
     assert app.dataframe[0].value["title"].tolist()[:2] == ["Star Wars (1977)", "Contact (1997)"]
     assert "may not be redistributed" in app.markdown[-1].value
 
