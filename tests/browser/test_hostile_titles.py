@@ -207,7 +207,7 @@ def test_each_film_on_the_page_of_similar_films(visit, check, model, texts):
     for movie_id, title in zip(model.movies["movie_id"], model.movies["title"], strict=True):
         if movie_id:
             page.goto(open_film.replace("film=0", f"film={movie_id}"))
-        heading = page.locator("[data-testid=stMain] h3").first
+        heading = page.locator("[data-testid=stMain] h2").first
         expect(heading).to_contain_text(re.search(r"Q\d+Z", title)[0])
         assert spaced(heading.inner_text()) == spaced(title)
         seen |= check(page, least=40)
