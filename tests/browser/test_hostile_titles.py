@@ -210,6 +210,7 @@ def test_each_film_on_the_page_of_similar_films(visit, check, model, texts):
         heading = page.locator("[data-testid=stMain] h2").first
         expect(heading).to_contain_text(re.search(r"Q\d+Z", title)[0])
         assert spaced(heading.inner_text()) == spaced(title)
+        expect(page.get_by_role("link", name="See it on the map")).to_be_visible()  # which comes after the neighbours
         seen |= check(page, least=40)
     page.get_by_role("button", name="Show similar").first.click()
     expect(page.get_by_text("Back to")).to_be_visible()
