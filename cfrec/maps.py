@@ -239,9 +239,11 @@ def _labelled(places: pd.DataFrame, look: Look) -> list[int]:
     taken = [] if look.picked is None else [(*values[look.picked], _LINE)]  # by the mark of the picked film
     chosen: list[int] = []
     for row in wanted:
+        if len(chosen) == n:
+            break
         x, y = values[row] + (0, _LINE)  # a title stands above its film
         free = all(abs(x - a) > (widths[row] + width) / 2 or abs(y - b) > _LINE for a, b, width in taken)
-        if len(chosen) < n and (free or row == look.picked):
+        if free or row == look.picked:
             chosen.append(row)
             taken.append((x, y, widths[row]))
     return chosen
