@@ -166,10 +166,13 @@ def _points(places: pd.DataFrame, look: Look) -> list[Any]:
         traces = []
         for genre in (genre for genre in [*genres, OTHER] if (places["genre"] == genre).any()):
             of_genre = np.flatnonzero(places["genre"] == genre).tolist()
-            marker = {"size": _size(look), "color": marks[genre][0], "symbol": marks[genre][1], "opacity": opacity}
-            traces.append(
-                _scatter(places, of_genre, look.axes, mode="markers", name=_plain(genre), marker=marker, **_hover(places, of_genre))
-            )
+            colour, symbol = marks[genre]
+            marker = {"size": _size(look), "color": colour, "symbol": symbol, "opacity": opacity}
+            common = {"mode": "markers", "name": _plain(genre), "legendgroup": genre, **_hover(places, of_genre)}
+            traces.append(_scatter(places, of_genre, look.axes, marker=marker, **common))
+            if symbol == "cross" and len(look.axes) == 3:  # so thin that it may fall between pixels, where no pointer would find it
+                unseen = {"size": _size(look), "opacity": 0}
+                traces.append(_scatter(places, of_genre, look.axes, marker=unseen, showlegend=False, **common))
         return traces
     marker = {"size": _size(look), "opacity": opacity} | _scale(places, look.colour)
     return [_scatter(places, rows, look.axes, mode="markers", showlegend=False, marker=marker, **_hover(places, rows))]

@@ -52,6 +52,23 @@ def test_points_labels_and_axes(places):
     }
 
 
+@pytest.mark.parametrize("axes", [("x", "y", "z"), ("x", "y")])
+def test_a_cross_in_space_lies_on_a_disc_that_the_pointer_finds(places, axes):
+    genres = ["Drama", "Comedy", "Action", "Thriller", "Romance", "Adventure", "other"]
+    all_marks = pd.concat([places.iloc[[0]]] * 7, ignore_index=True).assign(genre=genres, x=range(7))
+    all_marks.attrs = places.attrs | {"genres": genres[:-1]}
+    points = traces(factor_map(all_marks, Look(axes=axes, colour=GENRE)), "markers")
+    seen = {trace.name: trace for trace in points if trace.marker.opacity > 0}
+    unseen = {trace.name: trace for trace in points if trace.marker.opacity == 0}
+    assert list(seen) == genres
+    assert [name for name, trace in seen.items() if trace.marker.symbol == "cross"] == ["Thriller"]
+    assert list(unseen) == (["Thriller"] if len(axes) == 3 else [])
+    for name, trace in unseen.items():
+        assert (trace.marker.symbol, trace.showlegend, trace.legendgroup) == (None, False, seen[name].legendgroup)  # Plotly's own: a disc
+        assert list(trace.customdata) == list(seen[name].customdata) == [genres.index(name)]
+        assert (list(trace.x), trace.hovertext) == (list(seen[name].x), seen[name].hovertext)
+
+
 def test_no_title_hides_another(places):
     many = pd.concat([places] * 4, ignore_index=True).assign(title=list("abcdefghijkl"))
     many.attrs = places.attrs
