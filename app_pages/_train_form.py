@@ -151,9 +151,14 @@ def choose_config() -> cfrec.TrainConfig:
     )
     device = choose_device()
     preset = cfrec.TrainConfig.preset(recipe)
-    with st.expander("Advanced: every setting", icon=":material/tune:"):
-        st.caption("Settings that you change stay with their recipe, and are in this page's address.")
-        values = {f.name: _setting(f.name, getattr(preset, f.name), f.metadata) for f in fields(preset) if f.name not in _CHOSEN_ELSEWHERE}
+    settings = [field for field in fields(preset) if field.name not in _CHOSEN_ELSEWHERE]
+    keys = {_key(field.name) for field in settings}
+    values: dict[str, object] = {}
+    with st.expander("Advanced: every setting", icon=":material/tune:", key="advanced", on_change="rerun") as advanced:
+        # left out until it is opened, unless something in it was chosen before: to draw it takes a third of the page's time
+        if advanced.open or not keys.isdisjoint(st.query_params) or not keys.isdisjoint(st.session_state):
+            st.caption("Settings that you change stay with their recipe, and are in this page's address.")
+            values = {field.name: _setting(field.name, getattr(preset, field.name), field.metadata) for field in settings}
     config = cfrec.TrainConfig.preset(recipe, device=device, **values)
     changed = [words.SETTINGS[name] for name in values if values[name] != getattr(preset, name)]
     if changed:
@@ -161,9 +166,14 @@ def choose_config() -> cfrec.TrainConfig:
     return config
 
 
+def _key(name: str) -> str:
+    """Key of the widget for a field of TrainConfig: each recipe has its own."""
+    return f"{name}_{st.session_state['recipe']}"
+
+
 def _setting(name: str, default: object, limits: Mapping[str, Any]) -> object:
     """A widget for one field of TrainConfig."""
-    key, label, explained = f"{name}_{st.session_state['recipe']}", words.SETTINGS[name], words.setting_help(name)
+    key, label, explained = _key(name), words.SETTINGS[name], words.setting_help(name)
     if isinstance(default, bool):
         return st.toggle(label, default, help=explained, key=key, bind="query-params")
     if isinstance(default, str):

@@ -102,7 +102,7 @@ def test_upload_train_accept_undo(open_page, blocks, table, models, no_data):
 
 @pytest.mark.parametrize("same", [True, False])
 def test_neighbours_are_compared_where_they_differ(open_page, table, models, no_data, same):
-    app = upload(open_page("train", {"data": "A file of your own", "recipe": "Quick"}), table)
+    app = upload(open_page("train", {"data": "A file of your own", "recipe": "Quick"}, {"advanced": True}), table)
     button(app, "Train").click().run()
     run_to_the_end(app)
     button(app, "Use this model").click().run()
@@ -159,7 +159,7 @@ CHANGED = {
 
 def test_every_setting_reaches_its_field(open_page, table, recorded, no_data):
     assert set(CHANGED) == {f.name for f in fields(cfrec.TrainConfig)} - {"recipe", "device"}
-    app = upload(open_page("train", {"data": "A file of your own", "recipe": "Quick"}), table)
+    app = upload(open_page("train", {"data": "A file of your own", "recipe": "Quick"}, {"advanced": True}), table)
     kinds = {bool: app.toggle, str: app.selectbox}
     for name, value in CHANGED.items():
         kinds.get(type(value), app.number_input)(key=f"{name}_quick").set_value(value)
@@ -167,6 +167,15 @@ def test_every_setting_reaches_its_field(open_page, table, recorded, no_data):
     button(app, "Train").click().run()
     assert recorded[0].config == cfrec.TrainConfig.preset("quick", device="cpu", **CHANGED)
     assert says(app, f"Changed from the recipe: {words.SETTINGS['method']}, {words.SETTINGS['n_factors']}")
+
+
+def test_settings_are_drawn_once_they_are_asked_for(open_page, table, recorded, no_data):
+    app = open_page("train", {"recipe": "Quick"})
+    assert not app.number_input
+    app = upload(open_page("train", {"data": "A file of your own", "recipe": "Quick", "epochs_quick": "8"}), table)
+    assert len(app.number_input) > 10
+    button(app, "Train").click().run()
+    assert recorded[0].config == cfrec.TrainConfig.preset("quick", epochs=8)
 
 
 def test_every_setting_has_a_name_and_an_explanation():
