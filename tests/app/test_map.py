@@ -15,7 +15,8 @@ def figure(app):
 
 
 def markers(app):
-    return [trace for trace in figure(app)["data"] if trace["mode"] == "markers"]
+    """The traces of points that can be seen."""
+    return [trace for trace in figure(app)["data"] if trace["mode"] == "markers" and trace["marker"]["opacity"] > 0]
 
 
 def written(app):
