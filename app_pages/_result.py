@@ -28,25 +28,30 @@ _OLD_NEW = {
 }
 
 
-def show_result(job: TrainingJob, current: cfrec.TrainedModel) -> None:
+def compared_with(job: TrainingJob, in_use: cfrec.TrainedModel) -> cfrec.TrainedModel:
+    """The model to compare a run with: the one in use; when that is the run's own, the one used before, if it is still there."""
+    result, before = job.snapshot.result, state.model_before()
+    if result is None or before is None or in_use.version != result.trained.version:
+        return in_use
+    try:
+        return state.load_stored(before)
+    except cfrec.CfrecError:  # damaged since: nothing to compare with or to go back to
+        return in_use
+
+
+def show_result(job: TrainingJob, current: cfrec.TrainedModel, in_use: cfrec.TrainedModel) -> None:
     """The card *new against current*, and what can be seen and done with the new model."""
     result = job.snapshot.result
     if result is None:
         return
     new = result.trained
-    in_use, before = current.version == new.version, state.model_before()
-    if in_use and before:
-        try:
-            current = state.load_stored(before)
-        except cfrec.CfrecError:
-            before = None  # damaged since: nothing to compare with or to go back to
     with st.container(border=True):
         st.header("The new model against the current one", anchor=False)
         _figures(new, current)
-        if in_use:
-            _show_in_use(before)
-        else:
+        if in_use.version != new.version:
             _decide(job, new)
+        else:
+            _show_in_use(state.model_before() if current.version != new.version else None)
     changes, guesses, away = st.tabs(["What changed", "Guessed against real", "Take away"])
     with changes:
         _changes(new, current)

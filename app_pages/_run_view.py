@@ -130,8 +130,10 @@ def _turn(job: TrainingJob) -> str:
 
 
 def _chart(job: TrainingJob, now: JobSnapshot, history: Sequence[EpochMetrics], before: Sequence[EpochMetrics]) -> None:
+    top = _top(now, history)
+
     def points() -> pandas.DataFrame:
-        return loss_points(history, before, {words.BASELINES[name]: loss for name, loss in now.baselines.items()})
+        return loss_points(history, before, {words.BASELINES[name]: loss for name, loss in now.baselines.items()}, top)
 
     latest = (
         f"after round {len(history)} of {job.config.epochs} the average miss is {sqrt(history[-1].valid_loss):.3f} stars"
@@ -139,7 +141,7 @@ def _chart(job: TrainingJob, now: JobSnapshot, history: Sequence[EpochMetrics], 
         else "no round yet"
     )
     show.drawn_once(
-        lambda: (loss_drawing(job.config.epochs, _top(now, history)), points()),
+        lambda: (loss_drawing(job.config.epochs, top), points()),
         points,
         "losses",
         version=f"{job.id} {len(history)} {hash(tuple(before))}",

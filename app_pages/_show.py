@@ -63,6 +63,7 @@ def table(
         key=key,
         on_select=on_select,
         selection_mode="single-row",
+        placeholder="–",
     )
     _download(data, name)
 

@@ -177,10 +177,12 @@ def show_how_it_learned(trained: cfrec.TrainedModel) -> None:
     )
 
 
-def show_run(job: TrainingJob, trained: cfrec.TrainedModel, data: form.Data | None) -> None:
-    before = run_view.history_before(job, trained.history if job.title == trained.source.title else [])
-    run_view.show_run(job, before)
+def show_run(job: TrainingJob, other: cfrec.TrainedModel, data: form.Data | None) -> None:
+    """A run beside another model, and what can be done about it."""
     now = job.snapshot
+    is_own = now.result is not None and now.result.trained.version == other.version
+    comparable = job.title == other.source.title and not is_own
+    run_view.show_run(job, run_view.history_before(job, other.history if comparable else []))
     if not now.finished:
         kept = f" It is kept on this server up to round {now.kept_epoch}, should the server stop." if now.kept_epoch else ""
         st.caption(f"Everyone here sees this run, and can stop it. It goes on when this tab is closed; its address leads back to it.{kept}")
@@ -233,9 +235,10 @@ with cut_short:
     unfinished = show_unfinished(data)
 with left:
     if job:
-        show_run(job, model, data)
+        other = result.compared_with(job, model)
+        show_run(job, other, data)
         if job.snapshot.finished:
-            result.show_result(job, model)
+            result.show_result(job, other, in_use=model)
     else:
         if wanted and wanted not in unfinished:
             st.info("The run of this address is no longer kept: only the latest are, until the server restarts.", icon=":material/history:")

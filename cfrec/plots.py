@@ -93,7 +93,9 @@ def loss_drawing(epochs: int, top: float) -> dict[str, Any]:
     return {name: part for name, part in spec.items() if name not in ("data", "datasets")}
 
 
-def loss_points(history: Sequence[EpochMetrics], before: Sequence[EpochMetrics], baselines: Mapping[str, float]) -> pd.DataFrame:
+def loss_points(
+    history: Sequence[EpochMetrics], before: Sequence[EpochMetrics], baselines: Mapping[str, float], top: float | None = None
+) -> pd.DataFrame:
     """What ``loss_chart`` draws, from losses in stars squared.
 
     Parameters
@@ -101,6 +103,8 @@ def loss_points(history: Sequence[EpochMetrics], before: Sequence[EpochMetrics],
     history, before
         Of this run so far, and of an earlier one to compare with (may be empty).
     baselines : mapping label -> loss
+    top : float, optional
+        Highest average miss that is shown, in stars; else that of the points.
     """
     rows = [(label, 0, loss, label) for label, loss in baselines.items()]
     for name, losses in (
@@ -114,12 +118,12 @@ def loss_points(history: Sequence[EpochMetrics], before: Sequence[EpochMetrics],
         rows.append((BEST, best.epoch, best.valid_loss, f"best: round {best.epoch}"))
     points = pd.DataFrame(rows, columns=["series", "epoch", "loss", "label"])
     points.insert(2, "stars", np.sqrt(points["loss"].astype(float)))
-    return points.assign(label_at=_spread(points))
+    return points.assign(label_at=_spread(points, top or float(points["stars"].max())))
 
 
-def _spread(points: pd.DataFrame) -> pd.Series[float]:
+def _spread(points: pd.DataFrame, top: float) -> pd.Series[float]:
     """Heights of the names at the ends of lines, so far apart that each can be read; of all other rows, their own."""
-    row, width = _LABEL_ROW * float(np.ptp(points["stars"])), _LONGEST_LABEL * _LABEL_LETTER * float(points["epoch"].max())
+    row, width = _LABEL_ROW * (top - float(points["stars"].min())), _LONGEST_LABEL * _LABEL_LETTER * float(points["epoch"].max())
     ends = points[points["series"].isin(list(_LINES)) & (points["label"] != "")].sort_values("stars")
     at, placed = points["stars"].copy(), list[tuple[float, float]]()
     for k, epoch, stars in zip(ends.index, ends["epoch"], ends["stars"], strict=True):

@@ -15,6 +15,7 @@ from cfrec import folders
 from cfrec.board import JobBoard
 from cfrec.checkpoints import Checkpoint
 from cfrec.jobs import TrainingJob
+from cfrec.plots import BEFORE
 from cfrec.ratings import Source
 from cfrec.trained import EpochMetrics
 from cfrec.warm import is_warm, warm_up
@@ -98,6 +99,18 @@ def test_upload_train_accept_undo(open_page, blocks, table, models, no_data):
     assert app.session_state["_model"] == "ml-100k"
     assert (models / "blocks").exists()  # going back deletes nothing
     assert not says(app, "In use now")
+
+
+def test_a_run_is_not_compared_with_itself(open_page, table, models, no_data):
+    app = upload(open_page("train", {"data": "A file of your own", "recipe": "Quick"}, {"table-losses": True}), table)
+    for n_runs in (1, 2):
+        button(app, "Train").click().run()
+        run_to_the_end(app)
+        for _ in range(2):  # the second time as the model in use
+            lines = next(table.value for table in app.dataframe if "series" in table.value)
+            assert (lines["series"] == BEFORE).sum() == (0 if n_runs == 1 else 4)
+            if not says(app, "In use now"):
+                button(app, "Use this model").click().run()
 
 
 @pytest.mark.parametrize("same", [True, False])
