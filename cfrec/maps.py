@@ -10,8 +10,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
+from cfrec.labels import FLAT, SPACE, apart, seen_from
 from cfrec.plots import BLUE, GOLD, GREEN, GREY, ORANGE, PURPLE, SKY, VIOLET
 
 if TYPE_CHECKING:
@@ -24,9 +26,6 @@ _RISING = [[0, VIOLET], [0.35, SKY], [0.7, GREEN], [1, GOLD]]
 _GENRE_MARKS = tuple(  # gold is for neighbours, grey for what is left; in space Plotly draws these marks alone everywhere
     zip((BLUE, ORANGE, GREEN, PURPLE, SKY, VIOLET), ("circle", "square", "diamond", "cross", "circle-open", "square-open"), strict=True)
 )
-_N_LIT_LABELS = 8  # more would hide one another
-_LETTER, _LINE = 0.013, 0.04  # of a title: the width of a letter and the height of the line, in shares of the map
-_FROM_FRONT = np.array([[-0.7, -0.35], [0.7, -0.35], [0, 0.9]])  # about where _EYE sees the sides of the box: to the right, upwards
 _PICKED = "#C2185B"
 _EYE = {
     "eye": {"x": 1.08, "y": 1.08, "z": 0.72},
@@ -81,17 +80,15 @@ def factor_map(places: pd.DataFrame, look: Look) -> Figure:
     legend = {"orientation": "h", "yanchor": "bottom", "y": 1.0, "x": 0, "itemsizing": "constant"}
     font = {"color": look.ink, "size": 12}
     figure.update_layout(modebar={"orientation": "v"}, legend=legend, font=font, paper_bgcolor=look.paper, plot_bgcolor=look.paper)
-    labelled = _labelled(places, look)
-    above = [k % 2 == 0 or len(labelled) < len(places) for k in range(len(labelled))]  # where all are written, every other one is below
-    titles = [_title(places, row, look, 1 if up else -1) for row, up in zip(labelled, above, strict=True)]
+    titles = _titles(places, look)
     if len(look.axes) == 3:
         figure.update_layout(scene=_space(places, look, titles), margin=margin)
     else:
+        ends = _ends(places, look)
         axes = {
-            f"{side}axis": _axis(look) | {"title": {"text": _direction(places, axis)}} for side, axis in zip("xy", look.axes, strict=True)
+            f"{side}axis": _axis(look) | {"title": {"text": _direction(places, axis)}, "range": ends[side]}
+            for side, axis in zip("xy", look.axes, strict=True)
         }
-        for side in look.view:
-            axes[f"{side}axis"] |= {"range": look.view[side]}
         figure.update_layout(**axes, annotations=titles, margin=margin | {"b": 44, "l": 48}, dragmode="pan")
     return figure
 
@@ -109,7 +106,7 @@ def _direction(places: pd.DataFrame, axis: str) -> str:
 
 def _space(places: pd.DataFrame, look: Look, titles: list[dict[str, Any]]) -> dict[str, Any]:
     """The scene of a map in space. All its text is SVG: to make triangles of letters takes Plotly a second, and blurs them."""
-    ends = {side: _padded(places[axis]) for side, axis in zip("xyz", look.axes, strict=True)}
+    ends = _ends(places, look)
     axes = {f"{side}axis": _axis(look) | {"title": {"text": ""}, "range": ends[side], "backgroundcolor": look.paper} for side in "xyz"}
     (left, right), (near, far), (low, high) = ends.values()
     edges = [((left + right) / 2, far, low), (right, (near + far) / 2, low), (right, near, (low + high) / 2)]  # those in front at first
@@ -118,15 +115,33 @@ def _space(places: pd.DataFrame, look: Look, titles: list[dict[str, Any]]) -> di
     return axes | {"aspectmode": "cube", "camera": look.view.get("camera", _EYE), "annotations": [*names, *titles]}
 
 
+def _ends(places: pd.DataFrame, look: Look) -> dict[str, Sequence[float]]:
+    """What each side of the map spans."""
+    return {side: look.view.get(side) or _padded(places[axis]) for side, axis in zip("xyz", look.axes, strict=False)}
+
+
 def _padded(values: pd.Series[float]) -> tuple[float, float]:
     low, high = float(values.min()), float(values.max())
     margin = 0.06 * (high - low) or 1.0
     return low - margin, high + margin
 
 
-def _title(places: pd.DataFrame, row: int, look: Look, side: int) -> dict[str, Any]:
-    place = places[list(look.axes)].iloc[row].tolist()
-    return _text(_plain(places["title"].iloc[row]), place, look, yshift=side * (13 if look.picked is None else 16))
+def _titles(places: pd.DataFrame, look: Look) -> list[dict[str, Any]]:
+    """Titles beside their points, each with a line to its own: of those lit, or else of the first."""
+    lit = [] if look.picked is None else [look.picked, *look.neighbours]
+    rows = list(range(min(look.n_labels, len(places)))) if look.n_labels >= len(places) or not lit else lit
+    titles = places["title"].iloc[rows]
+    offsets = apart(_on_screen(places, look)[rows], titles.str.len().tolist(), SPACE if len(look.axes) == 3 else FLAT)
+    line = {"showarrow": True, "arrowhead": 0, "arrowwidth": 1, "arrowcolor": GREY, "standoff": 4}
+    named = zip(titles, places[list(look.axes)].iloc[rows].to_numpy().tolist(), offsets.tolist(), strict=True)
+    return [_text(_plain(title), place, look, ax=right, ay=down, **line) for title, place, (right, down) in named]
+
+
+def _on_screen(places: pd.DataFrame, look: Look) -> npt.NDArray[np.float64]:
+    """About where the points are seen: pixels rightwards and downwards from the middle."""
+    low, high = np.array(list(_ends(places, look).values()), float).T
+    shares = (places[list(look.axes)].to_numpy(float) - (low + high) / 2) / (high - low)
+    return seen_from(shares, look.view.get("camera", _EYE)) if len(look.axes) == 3 else shares * FLAT * [1, -1]
 
 
 def _text(text: str, place: Sequence[float], look: Look, **settings: Any) -> dict[str, Any]:
@@ -226,27 +241,3 @@ def _lit(places: pd.DataFrame, look: Look) -> list[Any]:
         traces.append(_scatter(places, look.neighbours, look.axes, marker=marker, **common, **_hover(places, look.neighbours)))
     marker = {"size": 2 * size + 4, "color": _PICKED, "symbol": "diamond", "line": edge, "opacity": 1}
     return [*traces, _scatter(places, [look.picked], look.axes, marker=marker, **common, **_hover(places, [look.picked]))]
-
-
-def _labelled(places: pd.DataFrame, look: Look) -> list[int]:
-    """Rows of the movies whose titles are written: those lit, or else the first, unless they lie too near to one that has its title."""
-    if look.n_labels >= len(places):
-        return list(range(len(places)))
-    lit = [] if look.picked is None else [look.picked, *look.neighbours]
-    wanted, n = (lit, _N_LIT_LABELS) if lit else (range(len(places)), look.n_labels)
-    values = places[list(look.axes)].to_numpy(float)
-    values = values / np.ptp(values, axis=0).clip(min=1e-9)
-    if len(look.axes) == 3:
-        values = values @ _FROM_FRONT
-    widths = places["title"].str.len().to_numpy() * _LETTER
-    taken = [] if look.picked is None else [(*values[look.picked], _LINE)]  # by the mark of the picked film
-    chosen: list[int] = []
-    for row in wanted:
-        if len(chosen) == n:
-            break
-        x, y = values[row] + (0, _LINE)  # a title stands above its film
-        free = all(abs(x - a) > (widths[row] + width) / 2 or abs(y - b) > _LINE for a, b, width in taken)
-        if free or row == look.picked:
-            chosen.append(row)
-            taken.append((x, y, widths[row]))
-    return chosen

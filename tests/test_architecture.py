@@ -60,6 +60,7 @@ ORDER = [
     "plots",
     "pictures",
     "shrinkage",
+    "labels",
     "maps",
     "warm",
     "export",

@@ -69,16 +69,18 @@ def test_a_cross_in_space_lies_on_a_disc_that_the_pointer_finds(places, axes):
         assert (list(trace.x), trace.hovertext) == (list(seen[name].x), seen[name].hovertext)
 
 
-def test_no_title_hides_another(places):
+@pytest.mark.parametrize("axes", [("x", "y"), ("x", "y", "z")])
+def test_titles_stand_apart_each_with_a_line_to_its_point(places, axes):
     many = pd.concat([places] * 4, ignore_index=True).assign(title=list("abcdefghijkl"))
     many.attrs = places.attrs
-    many.loc[0, ["x", "y"]] = [2.02, 1.0]  # the first lies before the second: the second's title would hide its own
-    many.loc[2, ["x", "y"]] = [1.0, 2.0]
-    figure = factor_map(many, Look(axes=("x", "y"), n_labels=3))
-    assert [a.text for a in figure.layout.annotations] == ["a", "c", "d"]
-    assert [(a.x, a.y) for a in figure.layout.annotations] == [(2.02, 1), (1, 2), (1, 0)]
-    everything = factor_map(many, Look(axes=("x", "y"), n_labels=12))
-    assert len(everything.layout.annotations) == 12  # where all are asked for, all are there
+    for n, titles in ((3, list("abc")), (12, list("abcdefghijkl"))):
+        layout = factor_map(many, Look(axes=axes, n_labels=n)).layout
+        notes = [a for a in (layout.scene if len(axes) == 3 else layout).annotations if len(a.text) == 1]
+        assert [a.text for a in notes] == titles
+        assert [(a.x, a.y) for a in notes] == list(zip(many["x"][:n], many["y"][:n], strict=True))
+        assert {(a.showarrow, a.arrowhead) for a in notes} == {(True, 0)}
+        stand = {(a.x, a.y, a.ax, a.ay) for a in notes}
+        assert len(stand) == n  # though four films lie at each place
 
 
 def test_a_flat_map_of_other_directions(places):
@@ -146,7 +148,15 @@ def test_where_it_is_looked_at_from_is_kept(places):
     flat = factor_map(places, Look(axes=("x", "y"), view={"x": [0, 9], "y": [1, 2]}))
     assert tuple(flat.layout.xaxis.range) == (0, 9)
     assert tuple(flat.layout.yaxis.range) == (1, 2)
-    assert factor_map(places, Look(axes=("x", "y"))).layout.xaxis.range is None
+    assert tuple(factor_map(places, Look(axes=("x", "y"))).layout.xaxis.range) == pytest.approx((0.88, 3.12))
+
+
+def test_titles_make_room_as_the_films_are_seen_not_as_they_lie(places):
+    places.loc[:, ["x", "y", "z"]] = [[1.0, 0, 5], [1, 8, 5], [1, 4, 5]]  # one behind the other, for who looks along y
+    for eye, apart in (({"y": -2}, False), ({"x": 2}, True)):
+        notes = factor_map(places, Look(n_labels=3, view={"camera": {"eye": eye}})).layout.scene.annotations
+        ways = {a.text: (a.ax, a.ay) for a in notes if a.ax is not None}
+        assert (ways["a"] == ways["b &lt;i&gt;"] == (0, -18)) is apart
 
 
 @pytest.mark.parametrize("colour", COLOURS)
