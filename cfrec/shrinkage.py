@@ -158,8 +158,7 @@ def _scatter_drawing(ends: tuple[float, float], most: int, ink: str, height: int
     ]
     for side in ("left", "right"):
         layers += _labels(side, domain, ink)
-    on_canvas = {"embedOptions": {"renderer": "canvas"}}  # as SVG, each dot would be an element of the page: thousands
-    spec: dict[str, Any] = alt.layer(*layers, height=height, usermeta=on_canvas).to_dict()
+    spec: dict[str, Any] = alt.layer(*layers, height=height).to_dict()
     return spec
 
 
