@@ -144,9 +144,10 @@ def draw(trained: cfrec.TrainedModel, shown: Any, look: Look, picked: object, ne
     with st.container(key="map"):
         config = {
             "scrollZoom": not space,
+            "doubleClick": "autosize",  # a reset would come back as a piece that was chosen, and stay for other films
             "displaylogo": False,
             "plotGlPixelRatio": 1.5,  # Plotly's own 2 looks the same and takes a tenth of a second longer where there is no GPU
-            "modeBarButtonsToRemove": ["select2d", "lasso2d", "toImage"],
+            "modeBarButtonsToRemove": ["select2d", "lasso2d", "toImage", "resetScale2d"],
         }
         st.plotly_chart(_figure(trained.version, tuple(ids), repr(look), shown, look), key="figure", config=config, height=HEIGHT, alt=alt)
     listen("listener", "map", space=space, on_pick=pick_from_click, on_narrow=go_flat)

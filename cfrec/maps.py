@@ -129,7 +129,7 @@ def _padded(values: pd.Series[float]) -> tuple[float, float]:
 def _titles(places: pd.DataFrame, look: Look) -> list[dict[str, Any]]:
     """Titles beside their points, each with a line to its own: of those lit, or else of the first."""
     lit = [] if look.picked is None else [look.picked, *look.neighbours]
-    rows = list(range(min(look.n_labels, len(places)))) if look.n_labels >= len(places) or not lit else lit
+    rows = lit if lit and look.n_labels < len(places) else list(range(len(places)))[: look.n_labels]
     titles = places["title"].iloc[rows]
     offsets = apart(_on_screen(places, look)[rows], titles.str.len().tolist(), SPACE if len(look.axes) == 3 else FLAT)
     line = {"showarrow": True, "arrowhead": 0, "arrowwidth": 1, "arrowcolor": GREY, "standoff": 4}

@@ -341,6 +341,28 @@ def test_a_click_on_the_flat_map_picks_a_film(open_page):
     expect(page.get_by_role("heading", name="Star Wars (1977)")).to_be_visible()
 
 
+RANGE = "JSON.stringify(document.querySelector('.js-plotly-plot')?._fullLayout?.xaxis?.range.map(v => +v.toFixed(3)))"
+
+
+@pytest.mark.slow
+def test_a_double_click_on_the_flat_map_takes_the_zoom_back_for_good(open_page):
+    page = open_page("/map?view=2D&films=Best+by+score", height=1000)
+    expect(page.locator(".js-plotly-plot .scatterlayer .point").first).to_be_visible()
+    best = page.evaluate(RANGE)
+    page.get_by_text("Most rated", exact=True).click()
+    expect(page.locator(".js-plotly-plot .scatterlayer .point").nth(399)).to_be_attached()
+    whole = page.evaluate(RANGE)
+    box = page.locator(".js-plotly-plot").bounding_box()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.mouse.wheel(0, -300)
+    page.wait_for_function(f"{RANGE} !== {whole!r}")
+    page.wait_for_timeout(1000)
+    page.mouse.dblclick(box["x"] + box["width"] * 0.97, box["y"] + box["height"] * 0.88)  # where no film is
+    page.wait_for_timeout(1500)
+    page.get_by_text("Best by score", exact=True).click()
+    page.wait_for_function(f"{RANGE} === {best!r}")  # all of the other films, not the piece where the first ones lay
+
+
 @pytest.mark.slow
 def test_on_a_phone_the_map_is_flat_until_the_visitor_says_otherwise(open_page):
     page = open_page("/map", width=390)
