@@ -127,8 +127,6 @@ def test_export(capsys, tmp_path):
         (["evaluate", "nowhere", "--folds", "3"], "There is no model in nowhere"),
         (["project", "--components", "999"], "999 components"),
         (["models", "nowhere"], "There is no model in nowhere"),
-        (["train", "--valid-fraction", "0"], "held out must lie between 0 and 1"),
-        (["train", "--split-seed", "-1"], "seed of the split"),
         (["train", "--out", "tests"], "exists and is not a model"),
         (["train", "--resume", "models/ml-100k", "--preset", "quick"], "keeps its preset"),
         (["train", "--resume", "models/ml-100k"], "without the state"),
@@ -137,6 +135,13 @@ def test_export(capsys, tmp_path):
 )
 def test_wrong_input_is_one_line_on_stderr_and_exit_code_2(capsys, argv, message):
     assert message in fails(capsys, *argv)
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"), [(["--valid-fraction", "0"], "held out must lie between 0 and 1"), (["--split-seed", "-1"], "seed of the split")]
+)
+def test_a_split_that_cannot_be_is_refused(capsys, csv, argv, message):
+    assert message in fails(capsys, "train", "--ratings", csv, *argv)
 
 
 @pytest.mark.parametrize(
