@@ -129,7 +129,6 @@ def test_export(capsys, tmp_path):
         (["models", "nowhere"], "There is no model in nowhere"),
         (["train", "--out", "tests"], "exists and is not a model"),
         (["train", "--resume", "models/ml-100k", "--preset", "quick"], "keeps its preset"),
-        (["train", "--resume", "models/ml-100k"], "without the state"),
         (["similar", "fargo", "--model", ""], "There is no model"),
     ],
 )
@@ -138,9 +137,14 @@ def test_wrong_input_is_one_line_on_stderr_and_exit_code_2(capsys, argv, message
 
 
 @pytest.mark.parametrize(
-    ("argv", "message"), [(["--valid-fraction", "0"], "held out must lie between 0 and 1"), (["--split-seed", "-1"], "seed of the split")]
+    ("argv", "message"),
+    [
+        (["--valid-fraction", "0"], "held out must lie between 0 and 1"),
+        (["--split-seed", "-1"], "seed of the split"),
+        (["--resume", "models/ml-100k"], "without the state"),
+    ],
 )
-def test_a_split_that_cannot_be_is_refused(capsys, csv, argv, message):
+def test_what_shows_only_beside_ratings_is_refused(capsys, csv, argv, message):
     assert message in fails(capsys, "train", "--ratings", csv, *argv)
 
 
