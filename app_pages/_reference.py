@@ -20,7 +20,7 @@ _LAYERS = {  # layer -> what it holds
     "user_bias": "generosity of each person",
     "movie_factors": "taste numbers of each film",
     "movie_bias": "popularity score of each film",
-    "movie_likeness": "likeness numbers of each film",
+    "user_choice": "choice numbers of each person",
 }
 
 
@@ -51,15 +51,15 @@ def _worked_formula(trained: cfrec.TrainedModel, movie_id: object, user_id: obje
     user, movie = trained.user_row(user_id), trained.movie_row(movie_id)
     match = float(trained.user_factors[user] @ trained.movie_factors[movie])
     low, high = trained.y_range
-    digits = 3 if high - low < 10 else 4  # where the sigmoid is steep, a thousandth of a score is a hundredth of a star
+    digits = 2 + len(f"{high - low:.0f}")  # where the sigmoid is steep, a thousandth of a score is a hundredth of a star
     terms = [round(term, digits) for term in (match, float(trained.user_bias[user]), float(trained.movie_bias[movie]), trained.offset)]
     score = sum(terms)
     stars = low + (high - low) / (1 + exp(min(-score, 700.0)))
     guess = float(cfrec.predict_ratings(trained, [user_id], [movie_id])[0])
-    cut = rf" \to {guess:.2f}" if abs(guess - stars) > 0.005 else ""
+    result = f"{guess:.2f}" if abs(guess - stars) <= 0.005 else rf"{stars:.2f} \to {guess:.2f}"  # cut off; less is rounding
     written = " ".join([f"{terms[0]:.{digits}f}", *(f"{term:+.{digits}f}" for term in terms[1:])])
     formula = rf"\hat r &= {low:g} + {high - low:g} \cdot \sigma({score:.{digits}f})"
-    return _aligned(f"s &= {written}", f"&= {score:.{digits}f}", formula, f"&= {stars:.2f}{cut}")
+    return _aligned(f"s &= {written}", f"&= {score:.{digits}f}", formula, f"&= {result}")
 
 
 def _aligned(*lines: str) -> str:
@@ -70,10 +70,8 @@ def show_layers(trained: cfrec.TrainedModel) -> None:
     """The network as PyTorch prints it, and as a table."""
     st.header("The layers", anchor=False)
     layers = network_layers(trained)
-    fifth = "" if trained.movie_likeness is None else " By the numbers of a fifth, films are compared."
-    st.markdown(
-        f"**{trained.n_parameters:,} numbers** in {len(layers)} tables. Four make the guesses; PyTorch prints them as below.{fifth}"
-    )
+    fifth = "" if trained.user_choice is None else " Four make the guesses; the fifth says which films a person chooses to rate."
+    st.markdown(f"**{trained.n_parameters:,} numbers** in {len(layers)} tables, as PyTorch prints them.{fifth}")
     st.code(network_text(trained), language=None)
     show.table(
         layers.assign(holds=[_LAYERS[layer] for layer in layers["layer"]])[["layer", "holds", "rows", "columns", "parameters"]],

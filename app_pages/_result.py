@@ -130,7 +130,7 @@ def _changes(new: cfrec.TrainedModel, current: cfrec.TrainedModel) -> None:
     st.markdown("**Most similar films, before and after**")
     neighbours = neighbour_changes(current, new, both, min_ratings=words.WEAK_BELOW)
     if neighbours["old"].equals(neighbours["new"]):
-        st.caption("The same in both: which films are alike is learned from who rated what, and both learned from the same ratings.")
+        st.caption("The same in both.")
     else:
         titles = {"title": "Film", "rank": st.column_config.NumberColumn("", width=40), "old": "Current", "new": "New", "movie_id": None}
         show.table(neighbours, "neighbours-before-after", alt="Five most similar films of three films, in both models", columns=titles)

@@ -109,7 +109,7 @@ def _progress(job: TrainingJob, now: JobSnapshot, n_drawn: int, over: bool) -> N
             1.0, f"**{words.plain(job.title)}** · {rounds} in {words.duration(now.result.trained.fit_seconds) if now.result else '?'}"
         )
     elif n_drawn == job.config.epochs:
-        st.progress(1.0, f"**{words.plain(job.title)}** · finding out which films are alike")
+        st.progress(1.0, f"**{words.plain(job.title)}** · finishing")
     else:
         parts = [f"**{words.plain(job.title)}** · round {min(n_drawn + 1, job.config.epochs)} of {job.config.epochs}"]
         left = job.seconds_left()

@@ -27,7 +27,9 @@ COLUMNS = {  # how a column of cfrec's tables is called and written
     "stars": st.column_config.NumberColumn("Popularity score, stars", help=words.POPULARITY.help, format="%.2f"),
     "bias": st.column_config.NumberColumn("Bias", help=words.BIAS.help, format="%.3f"),
     "gap": st.column_config.NumberColumn(f"{words.GAP.label}, stars", help=words.GAP.help, format="%+.2f"),
-    "similarity": st.column_config.ProgressColumn("Likeness", help=words.LIKENESS.help, format="percent", min_value=0, max_value=1),
+    "similarity": st.column_config.ProgressColumn(
+        words.SIMILARITY.label, help=words.SIMILARITY.help, format="percent", min_value=0, max_value=1
+    ),
     "movie_id": st.column_config.TextColumn("Film id", width="small"),
     "user_id": st.column_config.TextColumn("Person", width="small"),
     "rating": st.column_config.NumberColumn("Stars", format="%.1f", width="small"),

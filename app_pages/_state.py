@@ -29,6 +29,7 @@ logger = logging.getLogger("cfrec.app")
 
 MODELS = Path(os.environ.get("CFREC_MODELS") or Path(__file__).parent.parent / "models")
 SHIPPED = "ml-100k"
+WITH_CFREC = {SHIPPED: "films up to 1998", "ml-latest-small": "films up to 2018"}  # models that come with the project, the first by default
 BY_VERSION = {cfrec.TrainedModel: lambda trained: trained.version}  # for caches of what is worked out from a model
 _LARGEST_SHOWN = 2_000_000  # ratings: a data set that is read while a page waits
 _OPEN_FILES = 10_240  # macOS allows no more, and by itself 256

@@ -42,17 +42,17 @@ POPULARITY = Word(
 BIAS = Word("Bias", "The popularity score as the network holds it: added to every guess for this film before it is turned into stars.")
 TASTE_NUMBERS = Word(
     "Taste numbers",
-    "What the network learned about a film or a person besides the score: a list of numbers nobody named. Two films with similar lists "
-    "please the same people. Technical term: factors, or an embedding.",
+    "What the network learned about a film or a person besides the score: a list of numbers nobody named. Guesses, similar films and the "
+    "map all come from them. Two films with similar lists please the same people. Technical term: factors, or an embedding.",
 )
-LIKENESS = Word(
-    "Likeness",
-    "How nearly the numbers kept of two films point the same way: 100 % is the same, 0 % is unrelated. Technical term: cosine similarity.",
+SIMILARITY = Word(
+    "Similarity",
+    "How nearly the taste numbers of two films point the same way: 100 % is the same, 0 % is unrelated. Technical term: cosine similarity.",
 )
-LIKENESS_NUMBERS = Word(
-    "Likeness numbers",
-    "A second list of numbers for each film, learned from who rated what. Films are compared by them, and the map is drawn from them; "
-    "guesses are made without them. Technical term: implicit-feedback factors.",
+CHOICE_NUMBERS = Word(
+    "Choice numbers",
+    "What the network learned about which films a person chooses to watch and rate, however many stars they then give. "
+    "Technical term: implicit-feedback factors of a user.",
 )
 PLAIN_AVERAGE = Word("Plain average", "The mean of all the stars this film got, few or many.")
 GAP = Word(
@@ -122,7 +122,6 @@ SETTINGS = {  # fields of TrainConfig; those not listed are shown by their own n
     "recipe": "Recipe",
     "method": "Way of learning",
     "n_factors": "Taste numbers while learning",
-    "n_likeness": "Likeness numbers",
     "epochs": "Rounds",
     "batch_size": "Ratings a step",
     "learning_rate": "Step size",
@@ -133,6 +132,10 @@ SETTINGS = {  # fields of TrainConfig; those not listed are shown by their own n
     "movie_l2": "Caution about films",
     "bias_l2": "Caution about scores",
     "l2_exponent": "More caution with few ratings",
+    "choice_weight": "Weight of who watched what",
+    "unseen_weight": "Weight of unseen films",
+    "user_choice_l2": "Caution about people’s choices",
+    "movie_choice_l2": "Caution about chosen films",
     "factor_std": "Randomness of taste numbers at the start",
     "bias_std": "Randomness of scores at the start",
     "start_at_mean": "Start from the average rating",
@@ -146,7 +149,6 @@ SETTINGS = {  # fields of TrainConfig; those not listed are shown by their own n
 
 
 VALUES = {  # of settings that are chosen from a list
-    "sgd": "rating by rating (sgd)",
     "gibbs": "the mean of many networks (gibbs)",
     "adam": "in batches, with PyTorch (adam)",
     "constant": "always the same (constant)",

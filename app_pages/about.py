@@ -15,7 +15,7 @@ from cfrec.datasets import DATASETS
 from cfrec.evaluation import baseline_losses
 from cfrec.pictures import factor_heatmap, prediction_steps, ratings_grid
 from cfrec.plots import loss_chart, loss_points
-from cfrec.walkthrough import Walkthrough, likeness_cells, walk_through
+from cfrec.walkthrough import Walkthrough, factor_cells, walk_through
 
 N_NUMBERS = 8  # shown of each film
 
@@ -40,7 +40,7 @@ def naive_losses(trained: cfrec.TrainedModel, _ratings: cfrec.Ratings) -> dict[s
 def numbers_of(trained: cfrec.TrainedModel, titles: tuple[str, ...], _shown: Walkthrough) -> tuple[Any, Any]:  # noqa: ARG001  # the cache's key
     """Of the films shown: what they differ most in, and their popularity scores."""
     scores = cfrec.movie_biases(trained).set_index("movie_id").loc[_shown.movie_ids, ["stars"]].assign(film=_shown.titles)
-    return likeness_cells(trained, _shown, N_NUMBERS), scores
+    return factor_cells(trained, _shown, N_NUMBERS), scores
 
 
 def picture(number: int, heading: str) -> tuple[DeltaGenerator, DeltaGenerator]:
@@ -54,10 +54,12 @@ def picture(number: int, heading: str) -> tuple[DeltaGenerator, DeltaGenerator]:
 def show_ratings(trained: cfrec.TrainedModel, shown: Walkthrough) -> None:
     told, drawn = picture(1, "A table full of gaps")
     n_ratings, n_cells = trained.n_train + trained.n_valid, trained.n_users * trained.n_movies
+    knows_years = trained.user_choice is not None and trained.movies["year"].notna().any()
+    years = ", the year in which each film came out," if knows_years else ""
     told.markdown(
         f"Each row is a film, each column a person, each number the stars that this person gave. Of all **{n_cells:,} cells** only "
         f"{n_ratings:,} are filled: **{100 * n_ratings / n_cells:.1f} %**. "
-        "The network is shown those and nothing else. Its task: fill the gaps."
+        f"The network is shown those{years} and nothing else. Its task: fill the gaps."
     )
     cells = shown.cells()
     n_films, n_people, n_gaps = len(shown.titles), len(shown.user_ids), int(cells["stars"].isna().sum())
@@ -83,14 +85,18 @@ def show_ratings(trained: cfrec.TrainedModel, shown: Walkthrough) -> None:
 
 def show_numbers(trained: cfrec.TrainedModel, shown: Walkthrough) -> None:
     told, drawn = picture(2, "A score, and a list of tastes")
-    n_likeness = 0 if trained.movie_likeness is None else trained.movie_likeness.shape[1]
-    numbers_shown = f"{min(N_NUMBERS, n_likeness or trained.n_factors)} {'likeness' if n_likeness else 'taste'} numbers"
+    numbers_shown = f"{min(N_NUMBERS, trained.n_factors)} taste numbers"
     told.markdown(
         f"For each film the network keeps one **popularity score**, how good it is in itself, and **{trained.n_factors} taste numbers** "
         "that nobody named. For each person it keeps as many, and one for their generosity."
-        + (f" It compares films by **{n_likeness} likeness numbers**, learned from who rated what." if n_likeness else "")
     )
-    alike = "" if shown.likeness is None else f"{100 * shown.likeness:.0f} % alike"
+    if trained.user_choice is not None:
+        told.markdown(
+            "A film’s taste numbers are learned from two things at once: **how many stars** people gave, and **who rated what**. For the "
+            "second, each person has a list of choice numbers too, and a liking for well-known films and for certain years. So the taste "
+            "numbers need not say what was on show when."
+        )
+    alike = "" if shown.similarity is None else f"{100 * shown.similarity:.0f} % alike"
     if alike:
         first, second = (f"*{show.plain(title)}*" for title in shown.titles[:2])
         told.markdown(

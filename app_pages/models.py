@@ -74,12 +74,12 @@ def show_entry(entry: StoredModel, *, used: bool) -> None:
                 st.markdown(f"**{show.plain(name)}**", width="content")
                 if used:
                     st.badge("in use", color="green")
-                if name == state.SHIPPED:
+                if name in state.WITH_CFREC:
                     st.badge("ships with cfrec", color="gray")
                 if problem:
                     st.badge("cannot be used", color="red")
             st.caption(words.told(problem) if problem else summary(entry))
-            if name == state.SHIPPED:
+            if name in state.WITH_CFREC:
                 st.caption("It cannot be renamed or deleted, so that there is always a model to start from.")
         with actions, st.container(horizontal=True, horizontal_alignment="right", gap="xsmall"):
             show_actions(entry, usable=not problem, used=used)
@@ -100,7 +100,7 @@ def show_actions(entry: StoredModel, *, usable: bool, used: bool) -> None:
             icon=":material/download:",
             key=f"zip-{name}",
         )
-    if name != state.SHIPPED:
+    if name not in state.WITH_CFREC:
         for kind, icon in (("Rename", "edit"), ("Delete", "delete")):
             st.button(
                 kind,

@@ -100,12 +100,12 @@ def show_neighbours(trained: cfrec.TrainedModel, movie_id: object, neighbours: A
 
 def show_film(trained: cfrec.TrainedModel, movie_id: object) -> None:
     show.film_card(trained, movie_id)
-    st.header("Films that please the same people", anchor=False, help=words.LIKENESS.help)
+    st.header("Films that please the same people", anchor=False, help=words.SIMILARITY.help)
     chosen = show.filters(trained)
     k = st.slider("How many", 5, 50, 10, 5, key="k", bind="query-params", width=260)
     neighbours = cfrec.similar_movies(trained, movie_id, k, **chosen)
     if neighbours.empty:
-        nothing = not trained.likeness[trained.movie_row(movie_id)].any()
+        nothing = not trained.movie_factors[trained.movie_row(movie_id)].any()
         st.info(
             "Nothing was learned of this film: it has no ratings to learn from." if nothing else "No film passes these filters: loosen one."
         )
@@ -116,7 +116,9 @@ def show_film(trained: cfrec.TrainedModel, movie_id: object) -> None:
 
 
 st.title("Similar films", anchor=False)
-st.markdown("Which films please the same people? The network found out from who rated what, and never saw a genre, a plot or an actor.")
+st.markdown(
+    "Which films please the same people? The network found out from who rated what, and how; it never saw a genre, a plot or an actor."
+)
 model = state.model_in_use()
 search(model)
 film = state.film_picked(model)

@@ -43,7 +43,7 @@ def show_cards() -> None:
 
 st.title("See what a recommender learned", anchor=False)
 st.markdown(
-    "A small network was shown nothing but **who rated which film with how many stars**, and from that alone worked out "
+    "A small network was shown **who rated which film with how many stars**, and from that worked out "
     "which films are good in themselves, which are alike, and what a person will think of a film not seen yet."
 )
 show_cards()
@@ -73,6 +73,9 @@ def show_model(trained: cfrec.TrainedModel) -> None:
             border=True,
             help=f"{trained.n_train:,} to learn from, the others kept aside.",
         )
+    for name, films in state.WITH_CFREC.items():
+        if name != state.model_name() and state.is_stored(name):
+            st.button(f"Switch to {films}", icon=":material/swap_horiz:", on_click=state.use_model, args=[name], key=f"switch-{name}")
 
 
 def show_data(trained: cfrec.TrainedModel) -> None:

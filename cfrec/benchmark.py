@@ -101,6 +101,7 @@ def measure_speed(config: TrainConfig, ratings: Ratings) -> Speed:
         replace(ratings, user_idx=ratings.user_idx[part], movie_idx=ratings.movie_idx[part], rating=ratings.rating[part])
         for part in (slice(n_valid), slice(n_valid, None))
     )
+    config = config.fitted_to(len(train))
     config.check_memory(train.n_users, train.n_movies, len(train))
     make_run = load_method(config)
     started = time.perf_counter()

@@ -216,7 +216,7 @@ def similar(args: Namespace) -> None:
     title = trained.movies["title"][trained.movie_row(movie_id)]
     table = explore.similar_movies(trained, movie_id, args.k, args.min_ratings, genre=args.genre, years=args.years and tuple(args.years))
     if not args.json:
-        print(f"Like {title}" if trained.likeness[trained.movie_row(movie_id)].any() else f"Nothing was learned about {title}")
+        print(f"Like {title}" if trained.movie_factors[trained.movie_row(movie_id)].any() else f"Nothing was learned about {title}")
     _print(args, table, query={"movie_id": movie_id, "title": title})
 
 
@@ -235,7 +235,7 @@ def recommend_movies(args: Namespace) -> None:
             stars[search_.find_movie(trained, title)] = float(value)
         except ValueError:
             raise DataError(f'--rate {rate!r} should be TITLE=STARS, such as "Fargo=4.5".') from None
-    table = recommend(trained, stars, args.k, min_ratings=args.min_ratings)
+    table = recommend(trained, stars, args.k, min_ratings=args.min_ratings, loved=args.loved)
     if not args.json:
         names = [f"{trained.movies['title'][trained.movie_row(m)]}: {v:g}" for m, v in stars.items()]
         print(f"For someone who rated {'; '.join(names)}")

@@ -11,9 +11,12 @@ from cfrec.errors import ConfigError
 from cfrec.footprint import Sizes, bytes_needed
 from cfrec.memory import free_memory
 
-METHODS = ("sgd", "adam", "gibbs")
+METHODS = ("gibbs", "adam")
 SCHEDULES = ("constant", "linear", "one_cycle")
 DEFAULT_PRESET = "balanced"
+_MANY_RATINGS, _LEAST_SWEEPS, _FACTORS_OF_MANY = 2_000_000, 4, 26
+_LEAST_MARGIN = 25.0  # steps, for gibbs, which takes the sigmoid for straight within the scale
+_LEAST_BY_ADAM = 12  # epochs: gradient descent needs more than sweeps that solve
 _TYPES: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "str": (str,), "bool": (bool,)}
 
 
@@ -31,18 +34,15 @@ class TrainConfig:
 
     recipe: str = _setting(DEFAULT_PRESET, "name of the preset these settings started from")
     method: str = _setting(
-        "sgd",
-        "sgd: rating by rating, in compiled code; adam: in batches, by PyTorch; gibbs: the mean of many networks, drawn at random",
+        "gibbs",
+        "gibbs: the mean of many networks, drawn one after the other, in compiled code; adam: gradient descent in batches, by PyTorch",
         options=METHODS,
     )
-    n_factors: int = _setting(50, "numbers learned for each user and each movie, besides a bias", 1, 1_024)
-    n_likeness: int = _setting(
-        128, "numbers learned for each movie from who rated it, for likeness and the map; 0: its factors serve", 0, 512
-    )
-    epochs: int = _setting(14, "times to go through all training ratings", 1, 1_000)
+    n_factors: int = _setting(42, "numbers learned for each user and each movie, besides a bias", 1, 1_024)
+    epochs: int = _setting(12, "times to go through all training ratings", 1, 1_000)
     batch_size: int = _setting(
         512,
-        "ratings that adam learns from in one step; above 300,000 ratings at least a hundredth of them, but with weight_decay",
+        "ratings that adam learns from in one step; more for large data and for choice, but not with weight_decay",
         1,
         1_000_000,
     )
@@ -60,16 +60,28 @@ class TrainConfig:
     l2_exponent: float = _setting(
         0.5, "a row with n ratings pays (mean n / n) ** this for each; 0: every rating pays alike, 1: every row in all", 0.0, 1.0
     )
+    choice_weight: float = _setting(
+        5.0, "weight of the loss of choice (who rated what) beside that of the stars; 0: learn from the stars alone", 0.0, 1_000.0
+    )
+    unseen_weight: float = _setting(
+        0.66, "weight of each pair of user and movie in the loss of choice, where a rating weighs 1 more", 0.0, 10.0
+    )
+    user_choice_l2: float = _setting(0.005, "penalty on a user's choice factors, for each weight in the loss of choice", 0.0, 10.0)
+    movie_choice_l2: float = _setting(0.01, "penalty on a movie's factors, for each weight in the loss of choice", 0.0, 10.0)
     factor_std: float = _setting(0.006, "standard deviation of the factors at the start", 0.0, 2.0)
     bias_std: float = _setting(0.0, "standard deviation of the biases at the start", 0.0, 2.0)
     start_at_mean: bool = _setting(True, "fix the network's offset so that zero weights predict the mean rating")
-    margin_below: float = _setting(0.5, "how far the sigmoid reaches below the lowest rating, in steps of the rating scale", 0.05, 2.0)
-    margin_above: float = _setting(0.5, "how far the sigmoid reaches above the highest rating, in steps of the rating scale", 0.05, 2.0)
-    patience: int = _setting(0, "stop after this many epochs without a better validation loss; 0: never", 0, 1_000)
+    margin_below: float = _setting(
+        50.0, "how far the sigmoid reaches below the lowest rating, in steps of the rating scale; by gibbs at least 25", 0.05, 100.0
+    )
+    margin_above: float = _setting(
+        50.0, "how far the sigmoid reaches above the highest rating, in steps of the rating scale; by gibbs at least 25", 0.05, 100.0
+    )
+    patience: int = _setting(0, "stop adam after this many epochs without a better validation loss; 0: never", 0, 1_000)
     seed: int = _setting(42, "of the random start and the order of ratings", 0, 2**31 - 1)
     device: str = _setting("auto", "auto, cpu, cuda, cuda:1 or mps")
     n_threads: int = _setting(
-        0, "CPU threads; 0: all where there is enough to do. By SGD the result is the same to the bit at any number", 0, 256
+        0, "CPU threads; 0: all where there is enough to do. By gibbs the result is the same to the bit at any number", 0, 256
     )
 
     def __post_init__(self) -> None:
@@ -118,12 +130,24 @@ class TrainConfig:
 
     def for_adam(self) -> TrainConfig:
         """The same for batches by Adam: what a GPU is good at, and what is left where nothing can be compiled."""
-        return replace(self, method="adam")
+        return replace(self, epochs=max(self.epochs, _LEAST_BY_ADAM), **_BY_ADAM)
+
+    def fitted_to(self, n_ratings: int) -> TrainConfig:
+        """For so many ratings: above two million, a recipe's sweeps are fewer and its factors at most 26, since each sweep learns more.
+
+        Numbers that differ from the recipe's were chosen by somebody, and stay.
+        """
+        recipe = TrainConfig.preset(self.recipe) if self.recipe in _PRESETS else self
+        if self.method != "gibbs" or n_ratings <= _MANY_RATINGS or (self.n_factors, self.epochs) != (recipe.n_factors, recipe.epochs):
+            return self
+        epochs = max(_LEAST_SWEEPS, round(self.epochs * _MANY_RATINGS / n_ratings))
+        return replace(self, n_factors=min(self.n_factors, _FACTORS_OF_MANY), epochs=min(self.epochs, epochs))
 
     def y_range(self, scale: tuple[float, float, float]) -> tuple[float, float]:
         """The sigmoid's range for ratings on a (lowest, highest, step) scale, in stars."""
         low, high, step = scale
-        return low - self.margin_below * step, high + self.margin_above * step
+        least = _LEAST_MARGIN if self.method == "gibbs" else 0.0
+        return low - max(self.margin_below, least) * step, high + max(self.margin_above, least) * step
 
     def bytes_needed(self, n_users: int, n_movies: int, n_ratings: int) -> int:
         """Memory that training takes beyond the ratings themselves: an upper estimate."""
@@ -139,33 +163,27 @@ class TrainConfig:
             )
 
 
+_BY_ADAM: dict[str, Any] = {  # what gradient descent needs beside a recipe made for sweeps
+    "method": "adam",
+    "margin_below": 0.5,
+    "margin_above": 0.5,
+    "user_l2": 0.09,
+    "movie_l2": 0.01,
+    "l2_exponent": 0.7,
+    "beta2": 0.99,
+}
+
 _PRESETS: dict[str, tuple[str, dict[str, Any]]] = {  # what each is for, and how it differs from the defaults
-    DEFAULT_PRESET: ("the best predictions of a single network", {}),
-    "quick": (
-        "good predictions in the least time",
-        {
-            "n_factors": 32,
-            "epochs": 4,
-            "learning_rate": 0.018,
-            "beta2": 0.94,
-            "user_l2": 0.11,
-            "movie_l2": 0.085,
-            "bias_l2": 0.01,
-            "l2_exponent": 0.42,
-            "factor_std": 0.009,
-        },
-    ),
-    "accurate": (
-        "the best predictions: the mean of a hundred networks",
-        {"method": "gibbs", "n_factors": 16, "epochs": 100, "learning_rate": 1.0, "schedule": "constant"},
-    ),
+    DEFAULT_PRESET: ("good predictions, neighbours and recommendations in half a second", {}),
+    "quick": ("good predictions in the least time", {"n_factors": 26, "epochs": 6}),
+    "accurate": ("the best predictions and neighbours", {"n_factors": 58, "epochs": 60}),
     # The post's recipe to the letter: its scheduler is never stepped, so its nominal 3e-3 stays halved.
     "seed": (
         "the recipe of the post this project implements, to the letter",
         {
             "method": "adam",
             "n_factors": 50,
-            "n_likeness": 0,
+            "choice_weight": 0.0,
             "epochs": 30,
             "batch_size": 100,
             "learning_rate": 1.5e-3,

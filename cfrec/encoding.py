@@ -29,6 +29,7 @@ from cfrec.manifest import (
     read_manifest,
     reason,
     seal,
+    weight_shapes,
 )
 from cfrec.ratings import Ids
 from cfrec.trained import TrainedModel, TrainState
@@ -68,8 +69,10 @@ def _encode(trained: TrainedModel, *, resumable: bool) -> dict[str, bytes]:
     from safetensors.numpy import save
 
     weights = {name: np.ascontiguousarray(array) for name, array in trained.weights().items()}
-    n_likeness = 0 if trained.movie_likeness is None else trained.movie_likeness.shape[1]
     state = trained.state if resumable else None
+    sizes = ("n_users", "n_movies", "n_factors", *(() if trained.user_choice is None else ("n_traits",)))
+    shapes = {name: getattr(trained, name) for name in sizes}
+    _check_weights(weights, shapes)
     _check_finite(weights | dict(state.arrays if state else {}))
     files = {WEIGHTS: save(weights), MOVIES: _to_csv(trained.movies), USERS: _to_csv(pd.DataFrame({"user_id": trained.user_ids}))}
     if state:
@@ -77,7 +80,7 @@ def _encode(trained: TrainedModel, *, resumable: bool) -> dict[str, bytes]:
     manifest = {
         "format_version": FORMAT_VERSION,
         "dataset": asdict(trained.source),
-        "shapes": {"n_users": trained.n_users, "n_movies": trained.n_movies, "n_factors": trained.n_factors, "n_likeness": n_likeness},
+        "shapes": shapes,
         "id_types": {"user_id": _id_type(trained.user_ids), "movie_id": _id_type(trained.movies["movie_id"].to_numpy())},
         "y_range": list(trained.y_range),
         "scale": list(trained.scale),
@@ -124,11 +127,8 @@ def _decode(manifest: Mapping[str, Any], files: Mapping[str, bytes]) -> TrainedM
     for name in manifest["files"]:
         check_head(name, files[name][:HEAD])
     weights = _read_tensors(files[WEIGHTS])
-    if {name: array.shape for name, array in weights.items()} != _wanted_shapes(manifest) or any(
-        array.dtype != np.float32 for array in weights.values()
-    ):
-        raise ModelError("its weights are not float32 arrays of the shapes that its manifest says")
     shapes, types, state = manifest["shapes"], manifest["id_types"], manifest["state"]
+    _check_weights(weights, shapes)
     movies = _read_table(MOVIES, files[MOVIES], types["movie_id"], shapes["n_movies"])
     users = _read_table(USERS, files[USERS], types["user_id"], shapes["n_users"])
     if not (movies["n_ratings"].min() >= 0 and np.isfinite(movies["mean_rating"]).all()):
@@ -138,7 +138,8 @@ def _decode(manifest: Mapping[str, Any], files: Mapping[str, bytes]) -> TrainedM
         user_bias=weights["user_bias"],
         movie_factors=weights["movie_factors"],
         movie_bias=weights["movie_bias"],
-        movie_likeness=weights.get("movie_likeness"),
+        user_choice=weights.get("user_choice"),
+        movie_traits=weights.get("movie_traits"),
         user_ids=users["user_id"].to_numpy(),
         movies=movies,
         state=TrainState(as_count(state["epoch"]), as_count(state["best_epoch"]), _read_tensors(files[STATE])) if state else None,
@@ -146,16 +147,10 @@ def _decode(manifest: Mapping[str, Any], files: Mapping[str, bytes]) -> TrainedM
     )
 
 
-def _wanted_shapes(manifest: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    n_users, n_movies, n_factors = (manifest["shapes"][name] for name in ("n_users", "n_movies", "n_factors"))
-    n_likeness = manifest["shapes"].get("n_likeness", 0)  # the first models had none
-    return {
-        "user_factors": (n_users, n_factors),
-        "user_bias": (n_users,),
-        "movie_factors": (n_movies, n_factors),
-        "movie_bias": (n_movies,),
-        **({"movie_likeness": (n_movies, n_likeness)} if n_likeness else {}),
-    }
+def _check_weights(weights: Mapping[str, npt.NDArray[Any]], shapes: Mapping[str, Any]) -> None:
+    found = {name: array.shape for name, array in weights.items()}
+    if found != weight_shapes(shapes) or any(array.dtype != np.float32 for array in weights.values()):
+        raise ModelError("its weights are not float32 arrays of the shapes that its manifest says")
 
 
 def _read_tensors(data: bytes) -> dict[str, npt.NDArray[Any]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -87,7 +86,7 @@ def cross_validate(
     """
     folds: list[Mapping[str, float]] = []
     for number, (part, held_out) in enumerate(ratings.folds(n_folds), 1):
-        trained = train(part, held_out, replace(config, n_likeness=0))  # which predicts nothing
+        trained = train(part, held_out, config)
         if trained.outcome == "diverged":
             raise ConfigError(f"Fold {number}: {trained.advice}")
         mse = trained.history[-1].valid_loss

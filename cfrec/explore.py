@@ -48,7 +48,7 @@ def mean_rating_histogram(trained: TrainedModel, step: float = 0.5) -> pd.DataFr
 
 
 def project_factors(trained: TrainedModel, n_components: int = 3, *, min_ratings: int = 0) -> pd.DataFrame:
-    """The rows by which movies are compared (``TrainedModel.likeness``) on their principal components: a map of movies.
+    """Movie factors on their principal components: a map of movies.
 
     Parameters
     ----------
@@ -72,7 +72,7 @@ def project_factors(trained: TrainedModel, n_components: int = 3, *, min_ratings
     from sklearn.decomposition import PCA
 
     shown = (trained.movies["n_ratings"] >= min_ratings).to_numpy()
-    factors = trained.likeness[shown].astype(np.float64)
+    factors = trained.movie_factors[shown].astype(np.float64)
     if not 1 <= n_components <= min(factors.shape):
         raise ConfigError(f"{n_components} components cannot be had from {factors.shape[0]} movies with {factors.shape[1]} factors.")
     if np.ptp(factors, axis=0).any():
@@ -99,7 +99,7 @@ def similar_movies(
     genre: str | None = None,
     years: tuple[int, int] | None = None,
 ) -> pd.DataFrame:
-    """The movies whose rows of ``TrainedModel.likeness`` point most nearly the same way.
+    """The movies whose factors point most nearly the same way.
 
     ``similarity = q_a . q_b / (|q_a| |q_b|)``
 
@@ -124,7 +124,7 @@ def similar_movies(
         No such movie.
     """
     row = trained.movie_row(movie_id)
-    similarity, known = _cosine(trained.likeness, row)
+    similarity, known = _cosine(trained.movie_factors, row)
     allowed = known & _filter(trained.movies, min_ratings, genre, years)
     allowed[row] = False
     rows = np.flatnonzero(allowed)
@@ -148,7 +148,7 @@ def movie_map(trained: TrainedModel, n_components: int = 5, *, min_ratings: int 
     """
     enough = int((trained.movies["n_ratings"] >= min_ratings).sum())
     least = min_ratings if enough > n_components else 0
-    n_components = min(n_components, trained.likeness.shape[1], trained.n_movies)
+    n_components = min(n_components, trained.n_factors, trained.n_movies)
     places = project_factors(trained, n_components, min_ratings=least)
     about = movie_biases(trained)[["movie_id", "year", "genres", "stars"]]
     table = places.merge(about, on="movie_id", how="left").sort_values("n_ratings", ascending=False, kind="stable").reset_index(drop=True)

@@ -29,8 +29,8 @@ def export_model(trained: TrainedModel, file_format: str, folder: str | Path) ->
     Parameters
     ----------
     file_format : str
-        ``csv``: movies.csv, movie_factors.csv, users.csv, user_factors.csv; movie_likeness.csv where the model has likeness of its own.
-        ``projector``: vectors.tsv (``TrainedModel.likeness``) and metadata.tsv for the Embedding Projector (https://projector.tensorflow.org).
+        ``csv``: movies.csv, movie_factors.csv, users.csv, user_factors.csv.
+        ``projector``: vectors.tsv (the movie factors) and metadata.tsv for the Embedding Projector (https://projector.tensorflow.org).
         ``html``: map.html, a 3D map of movies that needs no network.
     folder : path
         Is created; files of those names in it are replaced.
@@ -85,30 +85,27 @@ def _movies(trained: TrainedModel) -> pd.DataFrame:
 
 
 def _write_csv(trained: TrainedModel, folder: Path) -> list[Path]:
-    movie_ids = trained.movies["movie_id"].to_numpy()
     tables = {
         "movies.csv": _movies(trained),
-        "movie_factors.csv": _numbered(trained.movie_factors, "factor", "movie_id", movie_ids),
+        "movie_factors.csv": _numbered(trained.movie_factors, "movie_id", trained.movies["movie_id"].to_numpy()),
         "users.csv": pd.DataFrame({"user_id": trained.user_ids, "bias": trained.user_bias}),
-        "user_factors.csv": _numbered(trained.user_factors, "factor", "user_id", trained.user_ids),
+        "user_factors.csv": _numbered(trained.user_factors, "user_id", trained.user_ids),
     }
-    if trained.movie_likeness is not None:
-        tables["movie_likeness.csv"] = _numbered(trained.movie_likeness, "likeness", "movie_id", movie_ids)
     for name, table in tables.items():
         spreadsheet_safe(table).to_csv(folder / name, index=False)
     return [folder / name for name in tables]
 
 
-def _numbered(rows: FloatArray, name: str, id_name: str, ids: Ids) -> pd.DataFrame:
-    """Columns of numbers behind a column of ids: a line that began with a minus could be taken for a formula up to its end."""
-    table = pd.DataFrame(rows, columns=[f"{name}_{k}" for k in range(1, rows.shape[1] + 1)])
+def _numbered(rows: FloatArray, id_name: str, ids: Ids) -> pd.DataFrame:
+    """Columns of factors behind a column of ids: a line that began with a minus could be taken for a formula up to its end."""
+    table = pd.DataFrame(rows, columns=[f"factor_{k}" for k in range(1, rows.shape[1] + 1)])
     table.insert(0, id_name, ids)
     return table
 
 
 def _write_projector(trained: TrainedModel, folder: Path) -> list[Path]:
     vectors, metadata = folder / "vectors.tsv", folder / "metadata.tsv"
-    pd.DataFrame(trained.likeness).to_csv(vectors, sep="\t", header=False, index=False)
+    pd.DataFrame(trained.movie_factors).to_csv(vectors, sep="\t", header=False, index=False)
     table = _movies(trained)[["title", "movie_id", "year", "genres", "n_ratings", "mean_rating", "bias"]]
     spreadsheet_safe(table).replace(r"[\t\r\n]", " ", regex=True).to_csv(metadata, sep="\t", index=False)
     return [vectors, metadata]

@@ -17,7 +17,8 @@ from cfrec.errors import CfrecError, ModelError
 from cfrec.ratings import Source
 from cfrec.trained import EpochMetrics
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # written; 1, which is read too, had movie_likeness in place of user_choice and movie_traits
+_READ = (1, FORMAT_VERSION)
 MANIFEST, WEIGHTS, MOVIES, USERS, STATE = "manifest.json", "weights.safetensors", "movies.csv", "users.csv", "state.safetensors"
 ALWAYS = {WEIGHTS, MOVIES, USERS}  # the files beside the manifest
 LARGEST_MANIFEST = 512 << 10  # bytes: one of a thousand epochs, the most there are, takes 220 KB
@@ -30,6 +31,7 @@ PLAIN = {  # fields of TrainedModel that the manifest holds as they are
 _MOST_VALUES = 20_000  # in a manifest: a thousand epochs have 6,000
 _MOST_STARS = 1e6  # either way: far beyond any scale, and far from where numbers overflow
 _LONGEST_TEXT = 10_000  # characters
+_STATE = 7  # copies of the weights that a resumable run stores, at most: last, best, and what its method remembers
 _LARGEST_ROW = 4 << 10  # bytes of CSV
 
 
@@ -52,8 +54,9 @@ def read_manifest(data: bytes) -> dict[str, Any]:
         version = manifest["format_version"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ModelError("its manifest cannot be read") from error
-    if version != FORMAT_VERSION:
-        raise ModelError(f"it has format version {version!r:.20} and this cfrec reads {FORMAT_VERSION}: another version of cfrec is needed")
+    if version not in _READ:
+        known = " and ".join(map(str, _READ))
+        raise ModelError(f"it has format version {version!r:.20} and this cfrec reads {known}: another version of cfrec is needed")
     try:
         manifest = _check_seal(manifest)
         _check_files(manifest)
@@ -70,7 +73,8 @@ def reason(error: Exception) -> str:
 def _check_seal(manifest: Mapping[str, Any]) -> dict[str, Any]:
     """The manifest, if its own checksum is right. Those of the first models had none, and no fingerprint, which they are given."""
     own = _own_hash(manifest)
-    newer = {"sha256", "fingerprint"} & manifest.keys() or "n_likeness" in manifest["shapes"] or "method" in manifest["config"]
+    later = {"sha256", "fingerprint"} & manifest.keys() or "n_likeness" in manifest["shapes"] or "method" in manifest["config"]
+    newer = manifest["format_version"] > 1 or later
     if newer and manifest.get("sha256") != own:
         raise ModelError("its manifest does not have its SHA-256")
     if newer:
@@ -86,14 +90,13 @@ def _refuse_constant(name: str) -> None:
 def _check_files(manifest: Mapping[str, Any]) -> None:
     """Which files there are, and each as large as its contents can be: checked before any is opened."""
     shapes, files = manifest["shapes"], manifest["files"]
-    counts = [as_count(shapes[name]) for name in ("n_users", "n_movies", "n_factors")]
-    (n_users, n_movies, n_factors), n_likeness = counts, as_count(shapes.get("n_likeness", 0))  # the first models had none
-    if 0 in counts:
+    if 0 in (as_count(shapes[name]) for name in ("n_users", "n_movies", "n_factors")):
         raise ModelError("it knows no users, no movies or no factors")
-    weights = 4 * ((n_users + n_movies) * (n_factors + 1) + n_movies * n_likeness)
+    n_users, n_movies, n_factors = (shapes[name] for name in ("n_users", "n_movies", "n_factors"))
+    weights = 4 * sum(map(math.prod, weight_shapes(shapes).values()))
     limits = {  # at least, at most
         WEIGHTS: (weights, weights + 8 + LARGEST_HEADER),
-        STATE: (8, 4 * (weights + 8 + LARGEST_HEADER)),
+        STATE: (8, _STATE * (weights + 8 * (n_users + n_movies + (n_factors + 1) ** 2) + 8 + LARGEST_HEADER)),
         MOVIES: (2 * n_movies, _LARGEST_ROW * (n_movies + 1)),
         USERS: (2 * n_users, _LARGEST_ROW * (n_users + 1)),
     }
@@ -103,6 +106,23 @@ def _check_files(manifest: Mapping[str, Any]) -> None:
         least, most = limits[name]
         if not least <= as_count(entry["bytes"]) <= most or not isinstance(entry["sha256"], str):
             raise ModelError(f"{name} is larger or smaller than a model of its shape can be")
+
+
+def weight_shapes(shapes: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the arrays in the file of weights, by what a manifest counts. Raises ModelError for what is no count."""
+    n_users, n_movies, n_factors = (as_count(shapes[name]) for name in ("n_users", "n_movies", "n_factors"))
+    wanted: dict[str, tuple[int, ...]] = {
+        "user_factors": (n_users, n_factors),
+        "user_bias": (n_users,),
+        "movie_factors": (n_movies, n_factors),
+        "movie_bias": (n_movies,),
+    }
+    if "n_traits" in shapes:  # of models that learned from who rated what too
+        n_traits = as_count(shapes["n_traits"])
+        wanted |= {"user_choice": (n_users, n_factors + n_traits), "movie_traits": (n_movies, n_traits)}
+    if n_likeness := as_count(shapes.get("n_likeness", 0)):  # in format 1; no longer used
+        wanted["movie_likeness"] = (n_movies, n_likeness)
+    return wanted
 
 
 def check_file(manifest: Mapping[str, Any], name: str, data: bytes) -> None:
@@ -118,7 +138,7 @@ def read_facts(manifest: Mapping[str, Any]) -> dict[str, Any]:
     if not (-_MOST_STARS < low < high < _MOST_STARS and -_MOST_STARS < lowest <= highest < _MOST_STARS and 0 < step < _MOST_STARS):
         raise ModelError("its ranges of stars are not ranges")
     fraction, seed = manifest["split"] or (None, None)
-    config = TrainConfig.from_dict({"method": "adam", "n_likeness": 0} | manifest["config"])  # as the first models were trained
+    config = TrainConfig.from_dict(_settings(manifest))
     _text(config.recipe)
     checks = {int: as_count, float: _number, str: _text}
     return {
@@ -131,6 +151,17 @@ def read_facts(manifest: Mapping[str, Any]) -> dict[str, Any]:
         "split": None if fraction is None else (_number(fraction), as_count(seed)),
         **{name: checks[kind](manifest[name]) for name, kind in PLAIN.items()},
     }
+
+
+def _settings(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings by the names of today. Models of format 1 learned their factors from the stars alone, the first ones by adam."""
+    settings = dict(manifest["config"])
+    if manifest["format_version"] > 1:
+        return settings
+    settings.pop("n_likeness", None)
+    if settings.get("method") == "sgd":  # what is learned in compiled code now
+        settings["method"] = "gibbs"
+    return {"method": "adam", "choice_weight": 0.0} | settings
 
 
 def _epoch(entry: Mapping[str, Any]) -> EpochMetrics:

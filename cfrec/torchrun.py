@@ -1,4 +1,4 @@
-"""What runs in torch have in common: the number of its CPU threads."""
+"""Runs that PyTorch computes: they set the number of its CPU threads, and name the device that fails."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cfrec.ratings import Ratings
 
 @contextmanager
 def use_threads(n: int) -> Iterator[None]:
-    """Let torch use n CPU threads in this thread for a while."""
+    """Let torch use n CPU threads for calls from this thread, and restore their number afterwards."""
     before = torch.get_num_threads()
     torch.set_num_threads(n)
     try:
@@ -26,7 +26,7 @@ def use_threads(n: int) -> Iterator[None]:
 
 
 class TorchRun(Run):
-    """A run whose arithmetic torch does, with so many CPU threads as are set."""
+    """A run computed by torch, with ``config.n_threads`` CPU threads."""
 
     def __init__(self, train: Ratings, valid: Ratings, config: TrainConfig, device: str) -> None:
         super().__init__(train, valid, config, device)
@@ -38,6 +38,6 @@ class TorchRun(Run):
             return super().fit(on_epoch, stop, pause)
 
     def time_epoch(self, epoch: int) -> float:
-        """Go through the ratings once and wait until the device has done so; returns the seconds."""
+        """Train one epoch and wait for the device; returns the seconds it took."""
         with use_threads(self.n_threads), failures_named(self.device):
             return super().time_epoch(epoch)

@@ -48,8 +48,6 @@ class TrainedModel:
     ----------
     user_factors, movie_factors : float32 array (n_users or n_movies, n_factors)
     user_bias, movie_bias : float32 array (n_users or n_movies,)
-    movie_likeness : float32 array (n_movies, n_likeness) or None
-        A second block of movie factors, which does not predict: see ``likeness``.
     offset : float
         Constant added to every score before the sigmoid.
     y_range, scale : stars
@@ -65,6 +63,12 @@ class TrainedModel:
         Of the training ratings: see Ratings.fingerprint.
     split : (valid_fraction, seed) or None
         How the held-out ratings were set apart: see Ratings.split_by.
+    user_choice : float32 array (n_users, n_factors + n_traits) or None
+        Which movies a user chooses to rate (implicit feedback): ``user_choice[u] . [movie_factors[m], movie_traits[m]]`` is near 1 for
+        those that user u rated and near 0 for others. None where the model learned from the stars alone.
+    movie_traits : float32 array (n_movies, n_traits) or None
+        Fixed columns beside the factors (a constant, popularity, release years), so that ``movie_factors`` need not hold which movies
+        were on show when. Known beforehand, not learned; None exactly where ``user_choice`` is.
     """
 
     user_factors: FloatArray
@@ -91,7 +95,8 @@ class TrainedModel:
     advice: str = ""
     split: tuple[float, int] | None = None
     state: TrainState | None = field(default=None, repr=False)
-    movie_likeness: FloatArray | None = None
+    user_choice: FloatArray | None = None
+    movie_traits: FloatArray | None = None
 
     def __post_init__(self) -> None:
         """Make the arrays read-only."""
@@ -99,14 +104,9 @@ class TrainedModel:
             array.flags.writeable = False
 
     def weights(self) -> dict[str, FloatArray]:
-        """All that was learned, by name."""
-        names = ("user_factors", "user_bias", "movie_factors", "movie_bias", "movie_likeness")
+        """The network's arrays by name: all that was learned, and the fixed ``movie_traits``."""
+        names = ("user_factors", "user_bias", "movie_factors", "movie_bias", "user_choice", "movie_traits")
         return {name: array for name in names if (array := getattr(self, name)) is not None}
-
-    @property
-    def likeness(self) -> FloatArray:
-        """Rows by which movies are compared and drawn on the map (n_movies, any number); zero where nothing is known of a movie."""
-        return self.movie_factors if self.movie_likeness is None else self.movie_likeness
 
     @property
     def n_users(self) -> int:
@@ -124,9 +124,14 @@ class TrainedModel:
         return int(self.movie_factors.shape[1])
 
     @property
+    def n_traits(self) -> int:
+        """Fixed numbers of each movie that users have an appetite for; 0 where the model learned from the stars alone."""
+        return 0 if self.movie_traits is None else int(self.movie_traits.shape[1])
+
+    @property
     def n_parameters(self) -> int:
         """Numbers learned in all."""
-        return sum(array.size for array in self.weights().values())
+        return sum(array.size for name, array in self.weights().items() if name != "movie_traits")
 
     @cached_property
     def version(self) -> str:

@@ -6,7 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from threading import Event, Lock
 
@@ -18,17 +18,27 @@ from cfrec.config import TrainConfig
 from cfrec.devices import choose_device, failures_named
 from cfrec.errors import DataError
 from cfrec.fitting import OnEpoch, Run
-from cfrec.likeness import learn_likeness
 from cfrec.metrics import prediction_errors
-from cfrec.ratings import Ratings, ReadReport, Source
+from cfrec.ratings import FloatArray, Ratings, ReadReport, Source
 from cfrec.trained import EpochMetrics, TrainedModel
 
 logger = logging.getLogger(__name__)
 
 OnCheckpoint = Callable[[TrainedModel], object]
 
+
+@dataclass(frozen=True, eq=False)
+class Snapshot:
+    """The movies as a run sees them after an epoch, to be drawn meanwhile: read-only arrays (n_movies, n_factors) and (n_movies,)."""
+
+    epoch: int
+    movie_factors: FloatArray
+    movie_bias: FloatArray
+
+
+OnSnapshot = Callable[[Snapshot], object]
+
 _SHARE = 20  # the time between two checkpoints is at least so many times what one takes
-_LIKENESS = 2.5e-6  # seconds a rating, about, to learn likeness
 _TIMED_STEPS, _TIMED_RATINGS = 20, 200_000  # what an estimate of the time is made from, at most
 _TIMED_ROWS, _TIMED_NUMBERS, _TIMED_SQUARES = 1_000_000, 8_000_000, 20_000_000  # of the network; of gibbs' rows
 _ONE_AT_A_TIME = Lock()  # estimates disturb each other's time, and many at once would fill the memory
@@ -45,6 +55,8 @@ def train(
     resume: TrainedModel | None = None,
     on_checkpoint: OnCheckpoint | None = None,
     checkpoint_seconds: float = 5.0,
+    on_snapshot: OnSnapshot | None = None,
+    snapshot_seconds: float = 0.2,
 ) -> TrainedModel:
     """Train an EmbeddingNet and keep the weights of its best epoch on ``valid``.
 
@@ -57,13 +69,14 @@ def train(
     on_epoch : callable, optional
         Called with an EpochMetrics after each epoch.
     stop, pause : threading.Event, optional
-        Heeded before each batch; by ``sgd`` in compiled code, before each ten million ratings. A stopped run returns the best so far,
-        the unfinished epoch included.
+        Heeded before each batch, and by ``gibbs`` before each of an epoch's four steps. A stopped run returns the best so far.
     resume : TrainedModel, optional
         A run with a ``state``, from the same ratings, to go on with; only epochs, patience and device may differ.
     on_checkpoint : callable, optional
         Called after an epoch with the run as it stands, to ``resume`` from: once ``checkpoint_seconds`` have gone by, and twenty times
-        as long as the last call took; and when the run is stopped. Not for ``gibbs``, which cannot be resumed.
+        as long as the last call took; and when the run is stopped.
+    on_snapshot : callable, optional
+        Called after an epoch with a Snapshot, at most every ``snapshot_seconds``.
 
     Returns
     -------
@@ -80,6 +93,7 @@ def train(
         raise DataError("The training and validation ratings are not parts of one data set: their users or movies differ.")
     if not len(train) or not len(valid):
         raise DataError("There are no ratings to train on, or none to validate on.")
+    config = config.fitted_to(len(train))
     config.check_memory(train.n_users, train.n_movies, len(train) + len(valid))
     make_run = load_method(config)
     started = time.perf_counter()
@@ -88,17 +102,22 @@ def train(
         run.restore(resume)
     checkpoints = _Checkpoints(run, on_checkpoint or _ignore, checkpoint_seconds if on_checkpoint else math.inf)
 
+    shown = -math.inf
+
     def after_epoch(metrics: EpochMetrics) -> None:
+        nonlocal shown
         (on_epoch or _ignore)(metrics)
         checkpoints.after_epoch()
+        if on_snapshot and time.monotonic() >= shown + snapshot_seconds:
+            shown = time.monotonic()
+            on_snapshot(_snapshot(run, metrics.epoch))
 
     outcome, advice = run.fit(after_epoch, stop or Event(), pause or Event())
     trained = _trained_model(run, outcome, advice, time.perf_counter() - started)
     if outcome == "stopped" and on_checkpoint:
         checkpoints.hand_over()
-    likeness = learn_likeness(train, config.n_likeness, seed=config.seed) if config.n_likeness else None
     errors = prediction_errors(trained.predict_rows(valid.user_idx, valid.movie_idx), valid.rating)
-    return replace(trained, metrics=errors, movie_likeness=likeness)
+    return replace(trained, metrics=errors)
 
 
 class _Checkpoints:
@@ -135,34 +154,34 @@ def prepare() -> None:
 def load_method(config: TrainConfig) -> Callable[[Ratings, Ratings], Run]:
     """Import and compile what a method needs; returns what makes a run of it. Raises DeviceError for a device that is not there."""
     fitted = _as_fitted(config)
-    if fitted.method == "sgd" and (sgd := load_kernels("sgd")):
-        sgd.prepare()
-        return lambda train, valid: sgd.SgdRun(train, valid, config)
-    device = choose_device(config.device).name
-    kind: Callable[[Ratings, Ratings, TrainConfig, str], Run]
+    if fitted.method == "gibbs" and (gibbs := load_kernels("gibbs")):
+        gibbs.prepare()
+        return lambda train, valid: gibbs.GibbsRun(train, valid, fitted)
+    from cfrec.adam import AdamRun
+
+    device = choose_device(fitted.device).name
     if config.method == "gibbs":
-        from cfrec.gibbs import GibbsRun
-
-        kind, device = GibbsRun, "cpu" if device == "mps" else device  # which has no sparse matrices
-    else:
-        from cfrec.adam import AdamRun
-
-        kind = AdamRun
-        if config.method == "sgd":
-            logger.info("on %s the recipe %s is trained by Adam", device, config.recipe)
+        logger.info("on %s the recipe %s is trained by Adam", device, config.recipe)
 
     def make_run(train: Ratings, valid: Ratings) -> Run:
         with failures_named(device):
-            return kind(train, valid, fitted, device)
+            return AdamRun(train, valid, fitted, device)
 
     return make_run
 
 
 def _as_fitted(config: TrainConfig) -> TrainConfig:
     """The settings as they can be fitted: compiled code needs Numba and a CPU."""
-    if config.method != "sgd" or (config.device in ("auto", "cpu") and load_kernels("sgd")):
+    if config.method == "adam" or (config.device in ("auto", "cpu") and load_kernels("gibbs")):
         return config
     return config.for_adam()
+
+
+def _snapshot(run: Run, epoch: int) -> Snapshot:
+    arrays = [run.to_array(run.last[name]).view() for name in ("movie_factors", "movie_bias")]
+    for array in arrays:
+        array.flags.writeable = False
+    return Snapshot(epoch, *arrays)
 
 
 def _trained_model(run: Run, outcome: str, advice: str, fit_seconds: float) -> TrainedModel:
@@ -173,6 +192,8 @@ def _trained_model(run: Run, outcome: str, advice: str, fit_seconds: float) -> T
         user_bias=weights["user_bias"],
         movie_factors=weights["movie_factors"],
         movie_bias=weights["movie_bias"],
+        user_choice=weights.get("user_choice"),
+        movie_traits=run.traits,
         offset=run.offset,
         y_range=run.y_range,
         scale=train.scale,
@@ -209,11 +230,12 @@ def estimate_seconds(config: TrainConfig, n_users: int, n_movies: int, n_ratings
     ConfigError, DeviceError
         Too little memory; no such device.
     """
+    config = config.fitted_to(n_ratings)
     config.check_memory(n_users, n_movies, n_ratings)
     config = _as_fitted(config)
     with _ONE_AT_A_TIME:
         epoch = (_time_sweep if config.method == "gibbs" else _time_epoch)(config, n_users, n_movies, n_ratings)
-    return epoch * config.epochs + (_LIKENESS * n_ratings if config.n_likeness else 0)
+    return epoch * config.epochs
 
 
 def _time_epoch(config: TrainConfig, n_users: int, n_movies: int, n_ratings: int) -> float:
@@ -227,8 +249,8 @@ def _time_epoch(config: TrainConfig, n_users: int, n_movies: int, n_ratings: int
         timed = in_large_batches(timed, n_ratings)
         n_steps = _TIMED_STEPS * 1_000_000 // max(rows * timed.n_factors, 1_000_000)
         n_timed = min(n_timed, n_steps * timed.batch_size)
-    seconds = _time_run(timed, _made_up(math.ceil(share * n_users), math.ceil(share * n_movies), n_timed))
-    return seconds * n_ratings / n_timed * config.n_factors / timed.n_factors
+    sample = _made_up(math.ceil(share * n_users), math.ceil(share * n_movies), n_timed)
+    return _time_run(timed, sample) * n_ratings / len(sample) * config.n_factors / timed.n_factors
 
 
 def _time_sweep(config: TrainConfig, n_users: int, n_movies: int, n_ratings: int) -> float:
@@ -245,15 +267,17 @@ def _time_run(config: TrainConfig, sample: Ratings) -> float:
 
 
 def _made_up(n_users: int, n_movies: int, n_ratings: int) -> Ratings:
+    """About as many ratings, no pair of user and movie twice."""
     random = np.random.default_rng(0)
+    pairs = np.unique(random.integers(n_users * n_movies, size=n_ratings))
     return Ratings(
-        user_idx=random.integers(n_users, size=n_ratings, dtype=np.int32),
-        movie_idx=random.integers(n_movies, size=n_ratings, dtype=np.int32),
-        rating=random.integers(1, 6, size=n_ratings).astype(np.float32),
+        user_idx=(pairs // n_movies).astype(np.int32),
+        movie_idx=(pairs % n_movies).astype(np.int32),
+        rating=random.integers(1, 6, size=len(pairs)).astype(np.float32),
         user_ids=np.arange(n_users),
         movies=pd.DataFrame(index=range(n_movies)),
         timestamp=None,
         scale=(1.0, 5.0, 1.0),
         source=Source("made up", "Made-up ratings"),
-        report=ReadReport(n_ratings, n_ratings),
+        report=ReadReport(len(pairs), len(pairs)),
     )

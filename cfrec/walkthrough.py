@@ -40,7 +40,7 @@ class Walkthrough:
         Whether these are ratings; otherwise they are the model's guesses.
     kept_aside : bool array (n_films, n_people) or None
         Ratings that the model did not learn from; None where that is not known.
-    likeness : float or None
+    similarity : float or None
         Cosine of the first two films; None where there is one film, or nothing was learned of them.
     start : (movie_id, user_id)
         A pair to begin with: one to whose guess taste matters; a rating that was kept aside, where there is one.
@@ -52,7 +52,7 @@ class Walkthrough:
     stars: Matrix
     real: bool
     kept_aside: Mask | None
-    likeness: float | None
+    similarity: float | None
     start: tuple[object, object]
 
     def cells(self) -> pd.DataFrame:
@@ -96,15 +96,15 @@ def walk_through(trained: TrainedModel, ratings: Ratings | None = None, *, n_fil
         stars=stars[:, people],
         real=real is not None,
         kept_aside=None if kept_aside is None else kept_aside[:, people],
-        likeness=cosine,
+        similarity=cosine,
         start=(movie_ids[film], trained.user_ids[person : person + 1].tolist()[0]),
     )
 
 
 def _films(trained: TrainedModel, k: int) -> tuple[IntArray, float | None]:
-    """Rows of the three well-known films that are most alike and of others, each as unlike as can be; the likeness of the first two."""
+    """Rows of the three well-known films that are most alike and of others, each as unlike as can be; the similarity of the first two."""
     known = np.argsort(-trained.movies["n_ratings"].to_numpy(), kind="stable")[:_WELL_KNOWN].astype(np.int32)
-    factors = trained.likeness[known].astype(np.float64)
+    factors = trained.movie_factors[known].astype(np.float64)
     lengths = np.linalg.norm(factors, axis=1, keepdims=True)
     unit = factors / np.where(lengths > 0, lengths, 1)
     cosine = unit @ unit.T
@@ -208,10 +208,10 @@ def _short_titles(movies: pd.DataFrame) -> list[str]:
     return [name if short.count(name) == 1 else title if full.count(title) == 1 else last for name, title, last in choices]
 
 
-def likeness_cells(trained: TrainedModel, shown: Walkthrough, n_numbers: int = 10) -> pd.DataFrame:
-    """The numbers by which films are compared in which these differ most: film, number (from 1), value; one row a film and number."""
+def factor_cells(trained: TrainedModel, shown: Walkthrough, n_numbers: int = 10) -> pd.DataFrame:
+    """The factors in which these films differ most: film, number (from 1), value; one row a film and number."""
     rows = [trained.movie_row(movie_id) for movie_id in shown.movie_ids]
-    factors: FloatArray = trained.likeness[rows]
+    factors: FloatArray = trained.movie_factors[rows]
     most = np.sort(np.argsort(-factors.var(axis=0), kind="stable")[:n_numbers])
     return pd.DataFrame(
         {
@@ -223,22 +223,21 @@ def likeness_cells(trained: TrainedModel, shown: Walkthrough, n_numbers: int = 1
 
 
 def network_layers(trained: TrainedModel) -> pd.DataFrame:
-    """The network's layers, and the block for likeness where there is one: layer, rows, columns, parameters."""
+    """The network's layers: layer, rows, columns, parameters. ``user_choice`` is one where the model learned from who rated what too."""
     shapes = {
         "user_factors": trained.user_factors.shape,
         "user_bias": (trained.n_users, 1),
         "movie_factors": trained.movie_factors.shape,
         "movie_bias": (trained.n_movies, 1),
     }
-    if trained.movie_likeness is not None:
-        shapes["movie_likeness"] = trained.movie_likeness.shape
+    if trained.user_choice is not None:
+        shapes["user_choice"] = trained.user_choice.shape
     return pd.DataFrame(
         [(name, *shape, shape[0] * shape[1]) for name, shape in shapes.items()], columns=["layer", "rows", "columns", "parameters"]
     )
 
 
 def network_text(trained: TrainedModel) -> str:
-    """The network that predicts, as PyTorch prints it; PyTorch is not needed for it."""
-    layers = network_layers(trained).head(4)
-    lines = [f"  ({row.layer}): Embedding({row.rows}, {row.columns})" for row in layers.itertuples()]
+    """The network as PyTorch prints it; PyTorch is not needed for it."""
+    lines = [f"  ({row.layer}): Embedding({row.rows}, {row.columns})" for row in network_layers(trained).itertuples()]
     return "\n".join(["EmbeddingNet(", *lines, ")"])

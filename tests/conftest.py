@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -41,12 +42,21 @@ def blocks() -> cfrec.Ratings:
 
 @pytest.fixture(scope="session")
 def block_config() -> cfrec.TrainConfig:
-    return cfrec.TrainConfig.preset("quick", n_factors=4, n_likeness=0, epochs=12, batch_size=64, device="cpu")
+    return cfrec.TrainConfig.preset("quick", n_factors=4, choice_weight=0.0, epochs=12, batch_size=64, device="cpu")
 
 
 @pytest.fixture(scope="session")
 def trained(blocks: cfrec.Ratings, block_config: cfrec.TrainConfig) -> cfrec.TrainedModel:
     return cfrec.train(*blocks.split(), block_config)
+
+
+@pytest.fixture(scope="session")
+def chosen(trained: cfrec.TrainedModel) -> cfrec.TrainedModel:
+    """The same with two traits, and with choices as a model has that learned from who rated what too. They are made up."""
+    rng = np.random.default_rng(0)
+    choice = rng.standard_normal((trained.n_users, trained.n_factors + 2)).astype(np.float32)
+    traits = np.column_stack([np.ones(trained.n_movies), rng.standard_normal(trained.n_movies)]).astype(np.float32)
+    return replace(trained, user_choice=choice, movie_traits=traits)
 
 
 @pytest.fixture(scope="session")

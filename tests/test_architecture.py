@@ -29,16 +29,12 @@ ORDER = [
     "config",
     "devices",
     "metrics",
-    "likeness",
     "trained",
     "fitting",
     "torchrun",
     "model",
     "adam",
-    "instructions",
     "kernels",
-    "sgd",
-    "incidence",
     "gibbs",
     "training",
     "benchmark",
@@ -82,7 +78,7 @@ HEAVY = {
     "numba",
     "scipy",
 }  # imported where they are used
-MAY_IMPORT_TORCH = {"torchrun", "model", "adam", "incidence", "gibbs"}  # and these are themselves imported only when something is trained
+MAY_IMPORT_TORCH = {"torchrun", "model", "adam"}  # and these are themselves imported only when something is trained
 MODULES = sorted(Path("cfrec").glob("*.py"))
 PAGES = sorted(Path("app_pages").glob("*.py"))
 
@@ -127,7 +123,7 @@ def test_modules_import_only_what_stands_above_them(path):
 def test_the_library_knows_no_streamlit_and_waits_with_heavy_imports(path):
     assert not {name for name in imports(path) if name.split(".")[0] == "streamlit"}
     heavy = {name.split(".")[0] for name in imports(path, top_level=True)} & HEAVY
-    assert heavy <= ({"torch"} if path.stem in MAY_IMPORT_TORCH else {"numba"} if path.stem == "instructions" else set())
+    assert heavy <= ({"torch"} if path.stem in MAY_IMPORT_TORCH else set())
     assert not own_modules(imports(path, top_level=True)) & MAY_IMPORT_TORCH or path.stem in MAY_IMPORT_TORCH
 
 
@@ -142,7 +138,7 @@ def loaded_by_name(path: Path) -> set[str]:
 def test_numba_is_imported_by_modules_loaded_by_name_alone():
     """A module of compiled functions imports Numba as it is imported: whoever names it at the top must be loaded by name itself."""
     loaded = set().union(*map(loaded_by_name, MODULES))
-    assert "parsing" in loaded
+    assert {"parsing", "gibbs"} <= loaded
     compiling = {path.stem for path in MODULES if {"cfrec.compiled.compiled", "numba.types"} & imports(path)} | loaded
     for path in MODULES:
         assert not own_modules(imports(path, top_level=True)) & compiling or path.stem in loaded, path
@@ -162,7 +158,7 @@ def test_pages_import_cfrec_streamlit_and_helpers_alone(path):
 
 @pytest.mark.parametrize("path", [*MODULES, *PAGES, Path("streamlit_app.py")], ids=str)
 def test_sizes(path):
-    limit = 60 if path.name == "streamlit_app.py" else 300
+    limit = 60 if path.name == "streamlit_app.py" else 500
     assert len(path.read_text().splitlines()) <= limit
 
 

@@ -3,12 +3,12 @@
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 import cfrec
 
 sys.path.insert(0, str(Path(__file__).parent / "benchmarks"))
+import ranking
 import similar_quality
 
 pytestmark = pytest.mark.realdata
@@ -64,8 +64,8 @@ def test_the_seed_recipe_gives_the_post_s_figure_and_findings(seed_model):
 
 
 def test_balanced_and_quick_reach_their_figures(parts, balanced_model):
-    assert balanced_model.metrics["mse"] <= 0.818
-    assert cfrec.train(*parts, cfrec.TrainConfig.preset("quick", device="cpu")).metrics["mse"] <= 0.840
+    assert balanced_model.metrics["mse"] <= 0.785
+    assert cfrec.train(*parts, cfrec.TrainConfig.preset("quick", device="cpu")).metrics["mse"] <= 0.808
 
 
 def test_the_shipped_model_is_what_its_command_makes_and_reaches_its_figure(parts, shipped):
@@ -73,20 +73,34 @@ def test_the_shipped_model_is_what_its_command_makes_and_reaches_its_figure(part
     assert made.config == shipped.config
     assert made.fingerprint == shipped.fingerprint
     assert made.metrics["mse"] == pytest.approx(shipped.metrics["mse"], abs=0.003)
-    assert shipped.metrics["mse"] <= 0.76
+    assert shipped.metrics["mse"] <= 0.775
     miss = made.predict_rows(valid.user_idx, valid.movie_idx) - shipped.predict_rows(valid.user_idx, valid.movie_idx)
     assert (miss**2).mean() ** 0.5 < 0.1  # another processor's roundings send the dice elsewhere; another recipe would be 0.2 away
-    assert np.abs(made.movie_likeness @ made.movie_likeness.T - shipped.movie_likeness @ shipped.movie_likeness.T).max() < 0.01
 
 
 def test_neighbours_are_better_than_those_of_ratings_compared_as_they_are(ml_100k):
-    """Learned from the earliest 80 %, judged by genres, by who likes what in the rest, and by sequels."""
-    figures = similar_quality.measure_model(ml_100k, cfrec.TrainConfig.preset("quick", device="cpu"))
-    assert figures["genre lift"] >= 2.2
-    assert figures["co-like lift"] >= 1.615  # other processors round otherwise
-    assert figures["sequel recall"] >= 0.70
+    """Learned from the earliest 80 %, judged by genres, by who likes what in the rest, and by sequels; 2 factors or 1 epoch are poorer."""
+    figures = similar_quality.measure_model(ml_100k, cfrec.TrainConfig.preset("balanced", device="cpu"))
     of_ratings = similar_quality.measure_ratings(ml_100k)
-    assert all(figures[name] > of_ratings[name] for name in figures)
+    assert figures["genre lift"] >= 2.2 > of_ratings["genre lift"]
+    assert figures["co-like lift"] >= 1.46
+    assert figures["sequel recall"] >= 0.68 > of_ratings["sequel recall"]
+    for change in ({"n_factors": 2}, {"epochs": 1}):
+        poorer = similar_quality.measure_model(ml_100k, cfrec.TrainConfig.preset("balanced", device="cpu", **change))
+        assert poorer["sequel recall"] < figures["sequel recall"] - 0.1
+        assert poorer["genre lift"] < figures["genre lift"] - 0.1
+
+
+def test_recommendations_are_better_than_what_is_most_popular_and_than_ease(ml_100k):
+    train, people = ranking.hold_people_out(ml_100k)
+    others = {name: ranking.ndcg(people, rank) for name, rank in ranking.baselines(train).items()}
+    assert others["most popular"] < others["item-kNN"] < others["EASE"]
+    found = {
+        name: ranking.ndcg(people, ranking.recommender(train, cfrec.TrainConfig.preset(name, device="cpu")))
+        for name in ("quick", "balanced")
+    }
+    assert found["quick"] > others["item-kNN"]
+    assert found["balanced"] > 1.02 * others["EASE"]
 
 
 def test_a_visitor_s_vector_predicts_as_well_as_a_trained_one(parts, balanced_model):

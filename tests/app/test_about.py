@@ -12,9 +12,8 @@ import pytest
 
 import cfrec
 from app_pages import _words
-from cfrec.model import EmbeddingNet
 from cfrec.ratings import build_ratings
-from cfrec.walkthrough import walk_through
+from cfrec.walkthrough import network_text, walk_through
 
 
 def told(app):
@@ -61,7 +60,7 @@ def test_four_numbered_pictures_each_with_its_chart(open_page, shipped, no_data)
     for text, alt in zip(
         [
             f"filled with guesses. {shown.titles[0]}: ",
-            f"8 likeness numbers of 7 films; the highest popularity score: {shown.titles[best_of(shipped, shown)]}",
+            f"8 taste numbers of 7 films; the highest popularity score: {shown.titles[best_of(shipped, shown)]}",
             f"Steps from {usual:.2f} stars",
             "100 rounds",
         ],
@@ -92,9 +91,12 @@ def test_the_worked_example_adds_up_to_the_prediction(open_page, shipped, no_dat
 
 
 @pytest.mark.usefixtures("no_data")
-@pytest.mark.parametrize(("method", "digits"), [("adam", 3), ("gibbs", 4)])
-def test_the_formula_and_its_numbers(open_page, models, blocks, method, digits):
-    trained = cfrec.train(*blocks.split(), cfrec.TrainConfig.preset("quick", method=method, n_factors=3, device="cpu"))
+@pytest.mark.parametrize("how", [("adam", 0.5, 3), ("gibbs", 5.0, 4), ("gibbs", 50.0, 5)])
+def test_the_formula_and_its_numbers(open_page, models, blocks, how):
+    """The steeper the sigmoid, the more digits."""
+    method, margin, digits = how
+    config = cfrec.TrainConfig.preset("quick", method=method, margin_below=margin, margin_above=margin, n_factors=3, device="cpu")
+    trained = cfrec.train(*blocks.split(), config)
     app, shown = open_model(open_page, models, trained, "any"), walk_through(trained)
     assert r"s &= p \cdot q + b_p + b_q + c" in app.latex[0].value
     assert r"\sigma(s)" in app.latex[0].value
@@ -131,7 +133,7 @@ def test_the_tables_behind_the_charts(open_page, ml_100k, shipped):
     assert 10 < ratings["stars"].isna().sum() < 40
     shown = walk_through(shipped, ml_100k)
     row = numbers.set_index("film").loc[shown.titles[0]]
-    factors = shipped.likeness[shipped.movie_row(shown.movie_ids[0])]
+    factors = shipped.movie_factors[shipped.movie_row(shown.movie_ids[0])]
     assert row.drop("stars").to_dict() == pytest.approx({name: factors[int(name) - 1] for name in row.index[1:]})
     assert guess["part"].tolist() == [*_words.PARTS.values(), "Really given"]
     assert misses["series"].tolist()[:2] == list(_words.BASELINES.values())
@@ -155,13 +157,27 @@ def test_a_damaged_data_set_does_not_spoil_the_page(open_page, no_data):
     assert "Guesses, not ratings" in told(app)
 
 
-def test_the_layers_as_pytorch_prints_them(open_page, no_data):
+def test_the_layers_as_pytorch_prints_them(open_page, shipped, no_data):
     app = open_page("about")
-    assert app.code[0].value == repr(EmbeddingNet(943, 1682, 32))
+    assert app.code[0].value == network_text(shipped)
     layers = app.dataframe[0].value
-    assert layers["parameters"].sum() == 301_921
+    assert layers["parameters"].sum() == shipped.n_parameters
     assert layers["holds"].tolist()[0] == "taste numbers of each person"
-    assert "**301,921 numbers**" in told(app)
+    assert f"**{shipped.n_parameters:,} numbers** in {len(layers)} tables" in told(app)
+
+
+@pytest.mark.usefixtures("no_data")
+@pytest.mark.parametrize("two", [True, False])
+def test_it_says_what_the_taste_numbers_were_learned_from(open_page, models, chosen, two):
+    model = chosen if two else replace(chosen, user_choice=None, movie_traits=None)
+    app = open_model(open_page, models, model, "any")
+    text = told(app)
+    assert ("learned from two things at once: **how many stars** people gave, and **who rated what**" in text) is two
+    assert ("The network is shown those, the year in which each film came out, and nothing else." in text) is two
+    assert ("The network is shown those and nothing else." in text) is not two
+    assert ("the fifth says which films a person chooses to rate" in text) is two
+    assert ("choice numbers of each person" in app.dataframe[0].value["holds"].tolist()) is two
+    assert ("(user_choice): Embedding(90, 6)" in app.code[0].value) is two
 
 
 def test_the_glossary_has_every_word(open_page, no_data):
@@ -207,7 +223,7 @@ def test_a_model_of_one_s_own(open_page, models, trained, no_data):
     assert "Train once" not in text  # these ratings cannot be fetched
     assert "None was given with this data" in text
     assert "71\u00a0%" not in text
-    assert app.code[0].value == repr(EmbeddingNet(90, 36, 4))
+    assert app.code[0].value == network_text(trained)
     film, _ = choices(app)
     assert all(re.fullmatch(r"The Block \d film \d+", title) for title in film.options)
     parts, guess = worked_example(app)

@@ -28,7 +28,7 @@ def test_it_begins_with_films_that_everybody_knows(open_page, no_data):
     assert labels(app)[:2] == ["Star Wars (1977)", "Contact (1997)"]
     click(app, "Star Wars (1977)")
     assert app.header[0].value.replace("\\", "") == "Star Wars (1977)"
-    assert neighbours(app)[:3] == ["Return of the Jedi (1983)", "Toy Story (1995)", "The Empire Strikes Back (1980)"]
+    assert {"Return of the Jedi (1983)", "The Empire Strikes Back (1980)"} <= set(neighbours(app)[:3])
 
 
 def test_a_typo_finds_the_film_and_picking_it_clears_the_search(open_page, no_data):

@@ -196,7 +196,7 @@ PEERS: dict[str, Callable[[Data, int], Fitted]] = {
 
 
 def cfrec(data: Data, preset: str, epochs: int) -> Fitted:
-    """This project, through its library, with what the command line does; likeness, which no peer learns, is left out."""
+    """This project, through its library, with what the command line does."""
     import pandas as pd
 
     import cfrec
@@ -212,7 +212,7 @@ def cfrec(data: Data, preset: str, epochs: int) -> Fitted:
     )
     changes = {"epochs": epochs} if epochs else {}
     torch_only = preset == "torch"
-    config = cfrec.TrainConfig.preset("balanced" if torch_only else preset, n_likeness=0, device="cpu", **changes)
+    config = cfrec.TrainConfig.preset("balanced" if torch_only else preset, device="cpu", **changes)
     config = config.for_adam() if torch_only else config
     load_method(config)
     trained: list[Any] = []

@@ -20,7 +20,7 @@ RECIPES = ("quick", "balanced", "accurate", "seed")
 
 def figures(train: Ratings, valid: Ratings, recipe: str) -> tuple[dict[str, float], list[tuple[float, float, int]]]:
     """Errors and shares, and ten groups by prediction; of the last epoch: what is held out chooses nothing."""
-    config = cfrec.TrainConfig.preset(recipe, n_likeness=0, device="cpu")
+    config = cfrec.TrainConfig.preset(recipe, device="cpu")
     trained = cfrec.train(train, valid, config)
     assert recipe == "seed" or trained.best_epoch == len(trained.history), f"the best epoch of {recipe} was not its last"
     predicted = trained.predict_rows(valid.user_idx, valid.movie_idx)

@@ -97,7 +97,7 @@ def model():
     catalogue = {str(m): (title, "|".join([genres[m % len(genres)], "Drama"])) for m, title in enumerate(titles)}
     stars = np.where(users % 3 == movies % 3, 5, 2) - (rng.random(len(users)) < 0.3)
     ratings = build_ratings(ids[users], movies.astype(np.int64), stars.astype(float), movies=catalogue)
-    config = cfrec.TrainConfig.preset("quick", n_factors=8, n_likeness=16, device="cpu")
+    config = cfrec.TrainConfig.preset("quick", n_factors=8, device="cpu")
     return cfrec.train(*replace(ratings, source=SOURCE).split(), config)
 
 

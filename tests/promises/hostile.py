@@ -133,7 +133,7 @@ def surgery(rng: random.Random, manifest: dict[str, object]) -> None:
         elif rng.random() < 0.5:
             del container[key]
         else:
-            container[rng.choice(["evil", "__class__", "py/object", "../evil", "\ud800", "movie_likeness"])] = value
+            container[rng.choice(["evil", "__class__", "py/object", "../evil", "\ud800", "n_traits", "user_choice"])] = value
 
 
 def forge_manifest(rng, files):
@@ -151,7 +151,7 @@ def forge_file(rng, files):
 
 
 def forge_version(rng, files):
-    return forged(files, lambda m: m.update(format_version=rng.choice([2, 0, -1, 10**9, "1", "2", None, [1], {"major": 1}, 1.5])))
+    return forged(files, lambda m: m.update(format_version=rng.choice([3, 0, -1, 10**9, "1", "2", None, [1], {"major": 1}, 1.5])))
 
 
 def odd_json(rng, files):

@@ -65,7 +65,6 @@ def a_model_of(trained: cfrec.TrainedModel, titles: list[str]) -> cfrec.TrainedM
         movies=movies.assign(movie_id=ids, title=titles, raw_title=titles, genres=titles[::-1]),
         movie_factors=trained.movie_factors[rows],
         movie_bias=trained.movie_bias[rows],
-        movie_likeness=trained.movie_factors[rows],
         user_ids=ids,
         user_factors=trained.user_factors[users],
         user_bias=trained.user_bias[users],
@@ -141,7 +140,9 @@ def test_every_csv_is_made_safe_but_those_that_cfrec_reads_back():
         source = path.read_text()
         if lines := unsafe_calls(source):
             unsafe[path.name] = [source.splitlines()[line - 1].strip() for line in lines]
-    assert unsafe.pop("export.py") == ['pd.DataFrame(trained.likeness).to_csv(vectors, sep="\\t", header=False, index=False)']  # numbers
+    assert unsafe.pop("export.py") == [
+        'pd.DataFrame(trained.movie_factors).to_csv(vectors, sep="\\t", header=False, index=False)'
+    ]  # numbers
     assert [(name, len(lines)) for name, lines in unsafe.items()] == [("encoding.py", 1)]
     assert unsafe_calls("x.to_csv()\nspreadsheet_safe(x).to_csv()\ny(x).replace(1).to_csv(z)") == [1, 3]
 

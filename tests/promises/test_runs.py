@@ -42,7 +42,7 @@ job = Told(lambda _: ratings, config, "Blocks", models=Path(sys.argv[2]))
 job.start()
 job.wait()
 """
-SETTINGS = {"n_factors": 4, "n_likeness": 0, "epochs": 1000, "batch_size": 64, "device": "cpu"}
+SETTINGS = {"n_factors": 4, "choice_weight": 0.0, "epochs": 1000, "batch_size": 64, "device": "cpu"}
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +92,7 @@ def _differences(ratings, config, unfinished, goal) -> dict[str, float]:
         after = lambda m, stop=stop: stop.set() if m.epoch == goal else None  # noqa: E731
         models.append(cfrec.train(*ratings.split(), config, on_epoch=after, stop=stop, resume=resume))
     resumed, whole = models
-    found = {name: float(np.abs(resumed.state.arrays[name] - whole.state.arrays[name]).max()) for name in whole.state.arrays}
+    found = {name: float(np.abs(resumed.state.arrays[name] - whole.state.arrays[name]).max(initial=0)) for name in whole.state.arrays}
     found["epochs"] = len(resumed.history) - len(whole.history)
     return {name: size for name, size in found.items() if size != 0}
 

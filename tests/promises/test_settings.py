@@ -102,7 +102,7 @@ legal = some.fixed_dictionaries(
     {
         "method": some.sampled_from(config_module.METHODS),
         "n_factors": some.integers(1, 1_024),
-        "n_likeness": some.integers(0, 512),
+        "choice_weight": some.floats(0, 1_000),
         "batch_size": some.integers(1, 1_000_000),
         "epochs": some.integers(1, 1_000),
     }
@@ -179,7 +179,7 @@ def test_an_unknown_choice_in_the_address_is_none(query, train_page):
     app, asked = train_page(query)
     assert not app.exception
     assert asked[0]["device"] == "auto"
-    assert asked[0]["method"] == "sgd"
+    assert asked[0]["method"] == TrainConfig().method
     assert asked[0]["recipe"] == "balanced"
 
 
@@ -230,7 +230,7 @@ RUNS = [
     ("accurate", 1_000_000, {"epochs": 20}),
     ("seed", 1_000_000, {"epochs": 1}),
     ("balanced", 100_000, {"n_factors": 1_024}),
-    ("balanced", 100_000, {"n_likeness": 512}),
+    ("balanced", 100_000, {"choice_weight": 0.0}),
     ("balanced", 100_000, {"method": "adam", "batch_size": 1_000_000}),
     ("accurate", 100_000, {"n_factors": 100, "epochs": 12}),
 ]
@@ -269,7 +269,7 @@ free_memory()  # imports psutil
 if sys.argv[1] == "unchecked":
     TrainConfig.check_memory = lambda *_: None
 train, valid = (replace(part, user_ids=range(200_000_000)) for part in (train, valid))
-cfrec.train(*make_blocks().split(), TrainConfig.preset("quick", epochs=1, n_likeness=0, device="cpu"))
+cfrec.train(*make_blocks().split(), TrainConfig.preset("quick", epochs=1, choice_weight=0.0, device="cpu"))
 before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
 try:
     cfrec.train(train, valid, TrainConfig(n_factors=1_024, device="cpu"))

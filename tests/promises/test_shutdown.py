@@ -19,7 +19,7 @@ from tests.wire import Visitor
 
 pytestmark = pytest.mark.slow  # each starts a server twice
 
-FORM = "data=A+file+of+your+own&recipe=Quick&epochs_quick=1000&n_factors_quick=512&n_likeness_quick=0"
+FORM = "data=A+file+of+your+own&recipe=Quick&epochs_quick=1000&n_factors_quick=64&choice_weight_quick=0.0"
 UPLOAD = "A table of ratings, or a zip of one"
 
 

@@ -25,7 +25,6 @@ from cfrec.adam import AdamRun
 from cfrec.benchmark import made_up_ratings
 from cfrec.errors import ConfigError, DeviceError
 from cfrec.fitting import Run
-from cfrec.gibbs import GibbsRun
 from cfrec.ratings import build_ratings
 from tests.conftest import make_blocks
 from tests.promises.counts import counted
@@ -53,7 +52,8 @@ class Case:
     changes: tuple
 
     def config(self):
-        return TrainConfig.preset("balanced", method=self.method, n_likeness=0, device="cpu", epochs=12, **dict(self.changes))
+        config = TrainConfig.preset("balanced", choice_weight=0.0, device="cpu", epochs=12, **dict(self.changes))
+        return config if self.method == "gibbs" else config.for_adam()
 
 
 def cases(n):
@@ -72,7 +72,7 @@ def cases(n):
     for rates in ((10.0,), (3.0, 1.0, 0.3)):
         some = [
             Case(method, kind, (("learning_rate", rate), schedule, ("batch_size", 64), *start))
-            for method, kind, rate, schedule, start in itertools.product(("sgd", "adam"), kinds, rates, schedules, starts)
+            for method, kind, rate, schedule, start in itertools.product(("adam",), kinds, rates, schedules, starts)
         ]
         random.Random(0).shuffle(some)
         found += some
@@ -115,7 +115,7 @@ def unchecked(monkeypatch):
 @counted(sample=20, full=450)
 def test_divergence_ends_a_run_within_its_epoch_with_the_last_good_weights_and_advice(n, unchecked):
     """Beside each run goes the same run without the check: negative control, and what tells when it should have been stopped."""
-    outcomes, not_finite, exploded = [], 0, 0
+    outcomes, exploded = [], 0
     for case in cases(n):
         trained, control = train(case), unchecked(case)
         ratings = data(case.kind)[0]
@@ -134,10 +134,8 @@ def test_divergence_ends_a_run_within_its_epoch_with_the_last_good_weights_and_a
             check_advice(case, trained)
         outcomes.append(trained.outcome)
         exploded += bad is not None
-        not_finite += not is_finite(control)
     assert set(outcomes) == {"completed", "diverged"}
-    assert not_finite > n // 20
-    assert exploded > n // 8
+    assert exploded >= n // 20  # fewer than by plain steps: Adam's have a limit
 
 
 def check_advice(case, trained):
@@ -183,12 +181,13 @@ def test_a_run_that_ends_worse_than_guessing_says_so():
     assert cfrec.train(*data("blocks"), TrainConfig.preset("quick", device="cpu")).advice == ""
 
 
-@pytest.mark.parametrize("method", ["sgd", "adam"])
+@pytest.mark.parametrize("method", ["gibbs", "adam"])
 @pytest.mark.parametrize("wider", [2.0**-8, 0.25, 32.0, 2.0**20])
 def test_the_width_of_the_scale_changes_nothing(method, wider):
     """On a scale from 0 to 100 the recipes diverged, and advised ever smaller steps; on one to a hundredth they learned nothing."""
     train, valid = data("blocks")
-    config = TrainConfig.preset("quick", method=method, device="cpu")
+    config = TrainConfig.preset("quick", device="cpu")
+    config = config if method == "gibbs" else config.for_adam()
     low, high, step = train.scale
     widened = [
         replace(part, rating=part.rating * np.float32(wider), scale=(low * wider, high * wider, step * wider)) for part in (train, valid)
@@ -248,7 +247,7 @@ def test_the_command_line_says_so_in_one_line(capsys, csv):
 def test_auto_falls_back_and_says_so(capsys, csv, caplog):
     """On the command line, and in the log."""
     with caplog.at_level(logging.INFO):
-        assert cli.main(["train", "--ratings", csv, "--preset", "accurate", "--epochs", "3"]) == 0
+        assert cli.main(["train", "--ratings", csv, "--preset", "seed", "--epochs", "3"]) == 0
     assert "on cpu (chosen by auto)" in capsys.readouterr().out
     assert "device auto: using cpu (CPU)" in caplog.text
 
@@ -294,14 +293,13 @@ def false_gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "False GPU")
     monkeypatch.setattr(devices, "choose_device", lambda _: devices.Device("cuda:0", "False GPU"))
-    for run in (AdamRun, GibbsRun):
-        original = run.__init__
+    original = AdamRun.__init__
 
-        def start(self, *arguments, original=original):
-            original(self, *arguments[:3], "cpu")
-            self.device = arguments[3]
+    def start(self, *arguments):
+        original(self, *arguments[:3], "cpu")
+        self.device = arguments[3]
 
-        monkeypatch.setattr(run, "__init__", start)
+    monkeypatch.setattr(AdamRun, "__init__", start)
     monkeypatch.setattr("cfrec.training.choose_device", devices.choose_device)
 
 
@@ -312,11 +310,10 @@ FAILURES = [
 
 
 @pytest.mark.parametrize("message", FAILURES)
-@pytest.mark.parametrize("preset", ["balanced", "accurate"])
+@pytest.mark.parametrize("preset", ["balanced", "seed"])
 def test_a_device_that_goes_away_while_it_trains_is_named(false_gpu, monkeypatch, preset, message):
     """It ended in a traceback, and on the page in “something went wrong”."""
-    done, run = [], GibbsRun if preset == "accurate" else AdamRun
-    original = run._pass
+    done, original = [], AdamRun._pass
 
     def fail(self, epoch, must_stop):
         if epoch == 3:
@@ -325,9 +322,9 @@ def test_a_device_that_goes_away_while_it_trains_is_named(false_gpu, monkeypatch
         self.device = "cpu"
         return original(self, epoch, must_stop)
 
-    monkeypatch.setattr(run, "_pass", fail)
+    monkeypatch.setattr(AdamRun, "_pass", fail)
     with pytest.raises(DeviceError) as caught:
-        cfrec.train(*data("blocks"), TrainConfig.preset(preset, epochs=5, device="cuda:0"), on_epoch=done.append)
+        cfrec.train(*data("blocks"), TrainConfig.preset(preset, epochs=12, device="cuda:0"), on_epoch=done.append)
     first = message.partition("\n")[0].rstrip(".")
     assert str(caught.value) == f"The device cuda:0 failed: {first}. Train on the CPU, or again when it is back."
     assert len(done) == 2
@@ -373,13 +370,12 @@ import sys
 from tests.promises.test_training import hash_of
 print(hash_of(sys.argv[1], int(sys.argv[2]), seed=int(sys.argv[3])))
 """
-N_RATINGS = {"quick": 400_000, "balanced": 400_000, "accurate": 100_000, "seed": 20_000}  # more than one cell, or one batch
+N_RATINGS = {"quick": 400_000, "balanced": 400_000, "accurate": 100_000, "seed": 20_000}  # more than one part, or one batch
 
 
 def hash_of(preset, n_ratings, *, seed=42, n_threads=2):
     """Of all that a run learns, and of how it went."""
-    epochs = {"epochs": 12} if preset == "accurate" else {"epochs": 3}
-    config = TrainConfig.preset(preset, seed=seed, n_threads=n_threads, device="cpu", **epochs)
+    config = TrainConfig.preset(preset, seed=seed, n_threads=n_threads, device="cpu", epochs=3)
     trained = cfrec.train(*ratings_of(n_ratings).split(), config)
     value = hashlib.sha256(repr([(m.train_loss, m.valid_loss) for m in trained.history]).encode())
     for name, array in sorted(trained.weights().items()):
@@ -395,7 +391,7 @@ def ratings_of(n_ratings):
 @counted(sample=3, full=20)
 @pytest.mark.parametrize("preset", TrainConfig.preset_names())
 def test_the_same_seed_gives_the_same_model_to_the_bit(preset, n):
-    n_ratings = N_RATINGS[preset] if n > 3 else 5_000
+    n_ratings = N_RATINGS[preset] if n > 3 else 3_000
     n_processes = 5 if n > 3 else 0
     hashes = [hash_of(preset, n_ratings) for _ in range(n - n_processes)]
     for k in range(n_processes):
@@ -408,6 +404,6 @@ def test_the_same_seed_gives_the_same_model_to_the_bit(preset, n):
 
 
 @pytest.mark.parametrize("n_threads", [pytest.param((1, 2), id="two"), pytest.param((1, 2, 3, 5, 8), id="five", marks=pytest.mark.stress)])
-def test_by_sgd_the_number_of_threads_changes_nothing(n_threads):
+def test_by_gibbs_the_number_of_threads_changes_nothing(n_threads):
     n_ratings = 130_000 if len(n_threads) == 2 else 400_000
     assert len({hash_of("quick", n_ratings, n_threads=n) for n in n_threads}) == 1

@@ -295,7 +295,7 @@ def test_the_table_of_runs(done, blocks, short):
     assert table["run"].tolist() == [waiting.id, done.id]
     assert table["data"].tolist() == ["Others", "Blocks"]
     assert table["recipe"].tolist() == ["quick", "quick"]
-    assert table.loc[0, "changed"] == {"n_factors": 4, "n_likeness": 0, "epochs": 1, "batch_size": 64, "seed": 7}
+    assert table.loc[0, "changed"] == {"n_factors": 4, "choice_weight": 0.0, "epochs": 1, "batch_size": 64, "seed": 7}
     assert table.loc[1, ["rmse", "best_epoch", "epochs", "outcome"]].tolist() == [
         trained.metrics["rmse"],
         trained.best_epoch,

@@ -44,7 +44,7 @@ def fails(capsys, *argv):
 def test_train_writes_the_contract_s_json_and_a_model(capsys, csv, tmp_path):
     out = tmp_path / "models" / "mine"
     result = run_json(
-        capsys, "train", "--ratings", csv, "--preset", "quick", "--epochs", 2, "--n-factors", 3, "--n-likeness", 0, "--out", out
+        capsys, "train", "--ratings", csv, "--preset", "quick", "--epochs", 2, "--n-factors", 3, "--choice-weight", 0, "--out", out
     )
     assert {"mse", "rmse", "mae", "epochs", "best_epoch", "fit_seconds", "seconds", "device", "n_parameters", "history"} <= result.keys()
     assert (result["epochs"], result["device"], result["n_parameters"]) == (2, "cpu", (12 + 10) * 4)
@@ -82,7 +82,8 @@ def test_folds_of_a_preset(capsys, csv):
 def test_views_of_the_shipped_model(capsys):
     similar = run_json(capsys, "similar", "star", "wars", "-k", 3)
     assert similar["query"] == {"movie_id": 50, "title": "Star Wars (1977)"}
-    assert [m["movie_id"] for m in similar["movies"]] == [181, 1, 172]
+    assert len(similar["movies"]) == 3
+    assert {172, 181} <= {m["movie_id"] for m in similar["movies"]}
     assert run_json(capsys, "search", "godfahter", "-k", 1)[0]["title"] == "The Godfather (1972)"
     biases = run_json(capsys, "biases", "-k", 2, "--min-ratings", 100)
     assert len(biases["best"]) == len(biases["worst"]) == 2
@@ -98,7 +99,7 @@ def test_views_of_the_shipped_model(capsys):
 def test_tables_for_people(capsys):
     _, out, _ = run(capsys, "similar", "star wars", "-k", 1)
     assert out.splitlines()[0] == "Like Star Wars (1977)"
-    assert out.splitlines()[2].split()[:2] == ["181", "Return"]
+    assert out.splitlines()[2].split()[0] in {"172", "181"}  # the other two of the trilogy
     _, out, _ = run(capsys, "data")
     assert "ml-100k" in out
     assert "may not be redistributed" in out

@@ -49,9 +49,9 @@ def test_a_process_that_compiles_and_one_that_need_not_get_the_same_bits(tmp_pat
 import hashlib, cfrec
 from cfrec import kernels
 from tests.conftest import make_blocks
-config = cfrec.TrainConfig.preset("quick", n_factors=4, n_likeness=0, epochs=40, device="cpu")
+config = cfrec.TrainConfig.preset("quick", n_factors=4, choice_weight=0.5, epochs=10, device="cpu")
 trained = cfrec.train(*make_blocks().split(), config)
-print(sum(kernels.learn.stats.cache_hits.values()), hashlib.sha256(trained.movie_factors.tobytes()).hexdigest())
+print(sum(kernels.solve_rows.stats.cache_hits.values()), hashlib.sha256(trained.movie_factors.tobytes()).hexdigest())
 """
     environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
     runs = [subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True) for _ in range(2)]

@@ -1,5 +1,5 @@
 import time
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ NUMBERS = {s.name: (s.metadata["low"], s.metadata["high"]) for s in fields(Train
 
 def test_every_setting_is_explained():
     assert all(len(setting.metadata["help"]) > 15 for setting in fields(TrainConfig))
-    assert len(NUMBERS) == 18
+    assert len(NUMBERS) == 21
 
 
 @pytest.mark.parametrize("name", NUMBERS)
@@ -74,7 +74,7 @@ def test_the_seed_recipe_has_the_post_s_range():
 def test_memory_is_estimated_and_refused_before_anything_is_allocated(monkeypatch):
     config = TrainConfig(n_factors=1024)
     weights = 4 * (10**9 + 10**6) * 1025
-    assert config.bytes_needed(10**9, 10**6, 10**6) > 14 * weights  # as measured on a run that improves each epoch
+    assert config.bytes_needed(10**9, 10**6, 10**6) > 36 * weights  # as measured on a run that improves each epoch
     started = time.perf_counter()
     with pytest.raises(ConfigError, match=r"GB of memory.*fewer factors"):
         config.check_memory(10**9, 10**6, 10**6)
@@ -108,7 +108,40 @@ def test_gentler_by_hand(rate, wanted):
     assert config.learning_rate == rate
 
 
-def test_memory_of_many_factors_that_are_sampled_is_their_square():
-    few, many = (TrainConfig.preset("accurate", n_factors=n, n_likeness=0).bytes_needed(943, 1_682, 80_000) for n in (100, 1_000))
-    assert many > 4 * 1_682 * 1_000**2  # each movie has a matrix of a million numbers when it is drawn
-    assert many > 50 * few
+def test_data_of_up_to_two_million_ratings_leaves_a_recipe_as_it_is():
+    for name in TrainConfig.preset_names():
+        config = TrainConfig.preset(name)
+        assert all(config.fitted_to(n) is config for n in (1, 100_000, 2_000_000))
+
+
+@pytest.mark.parametrize(
+    ("preset", "n_ratings", "wanted"),
+    [
+        ("balanced", 2_000_001, (26, 12)),
+        ("balanced", 4_000_000, (26, 6)),
+        ("balanced", 32_000_000, (26, 4)),  # no fewer than four
+        ("quick", 20_000_000, (min(26, TrainConfig.preset("quick").n_factors), 4)),
+        ("accurate", 20_000_000, (26, round(TrainConfig.preset("accurate").epochs / 10))),
+        ("accurate", 10**9, (26, 4)),
+        ("seed", 32_000_000, (50, 30)),  # adam goes through all of it as often as it is told
+    ],
+)
+def test_large_data_gets_fewer_sweeps_and_factors_by_hand(preset, n_ratings, wanted):
+    config = TrainConfig.preset(preset)
+    fitted = config.fitted_to(n_ratings)
+    assert (fitted.n_factors, fitted.epochs) == wanted
+    assert replace(fitted, n_factors=config.n_factors, epochs=config.epochs) == config  # all else is the same
+    assert fitted.fitted_to(n_ratings) == fitted  # so that a run can be resumed
+
+
+@pytest.mark.parametrize("change", [{"n_factors": 47}, {"epochs": 13}, {"n_factors": 200, "epochs": 100}])
+def test_numbers_that_somebody_chose_stay_on_large_data(change):
+    config = TrainConfig.preset("balanced", **change)
+    assert config.fitted_to(32_000_000) is config
+    assert TrainConfig.preset("balanced", seed=7).fitted_to(32_000_000).n_factors == 26  # negative control: what has no say in it
+
+
+def test_by_gibbs_the_sigmoid_reaches_far_beyond_the_scale_whatever_is_asked_for():
+    config = TrainConfig(margin_below=1.0, margin_above=60.0)
+    assert config.y_range((1, 5, 1)) == (-24, 65)
+    assert config.for_adam().y_range((1, 5, 1)) == (0.5, 5.5)

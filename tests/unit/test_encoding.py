@@ -133,20 +133,53 @@ def test_numbers_of_movies_that_cannot_be_are_refused(files, numbers):
         load(with_numbers(numbers))
 
 
-@pytest.fixture(scope="module")
-def alike(trained):
-    return replace(trained, movie_likeness=np.random.default_rng(0).standard_normal((36, 6)).astype(np.float32))
+def test_choices_and_traits_come_back_and_their_absence_too(chosen, trained):
+    loaded = load(encode(chosen))
+    assert loaded.user_choice.tolist() == chosen.user_choice.tolist()
+    assert loaded.movie_traits.tolist() == chosen.movie_traits.tolist()
+    without = load(encode(trained))
+    assert without.user_choice is without.movie_traits is None
 
 
-def test_likeness_comes_back_and_its_absence_too(alike, trained):
-    assert load(encode(alike)).movie_likeness.tolist() == alike.movie_likeness.tolist()
-    assert load(encode(trained)).movie_likeness is None
+def test_choices_without_any_trait_come_back(chosen):
+    bare = replace(chosen, user_choice=chosen.user_choice[:, :4], movie_traits=chosen.movie_traits[:, :0])
+    loaded = load(encode(bare))
+    assert loaded.user_choice.tolist() == bare.user_choice.tolist()
+    assert loaded.movie_traits.shape == (36, 0)
 
 
-def test_damaged_likeness_is_refused(alike):
-    rows = alike.movie_likeness.copy()
-    rows[3, 2] = np.nan
+@pytest.mark.parametrize("name", ["user_choice", "movie_traits"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_choices_and_traits_that_are_not_finite_are_neither_stored_nor_loaded(chosen, name, value):
+    from safetensors.numpy import save
+
+    array = getattr(chosen, name).copy()
+    array[3, 1] = value
     with pytest.raises(ModelError, match="finite"):
-        load(encode(replace(alike, movie_likeness=rows)))
-    with pytest.raises(ModelError, match="not float32 arrays"):
-        load(encode(replace(alike, movie_likeness=alike.movie_likeness.astype(np.float64))))
+        encode(replace(chosen, **{name: array}))
+    with pytest.raises(ModelError, match="finite"):
+        load(with_file(encode(chosen), "weights.safetensors", save(chosen.weights() | {name: array})))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda m: {"user_choice": None},
+        lambda m: {"movie_traits": None},
+        lambda m: {"user_choice": m.user_choice[:, 1:]},
+        lambda m: {"user_choice": m.user_choice[1:]},
+        lambda m: {"movie_traits": m.movie_traits[:, 1:]},
+        lambda m: {"movie_traits": m.movie_traits[1:]},
+        lambda m: {"user_choice": m.user_choice.astype(np.float64)},
+        lambda m: {"movie_traits": m.movie_traits.astype(np.float64)},
+    ],
+)
+def test_choices_and_traits_that_do_not_fit_together_are_neither_stored_nor_loaded(chosen, change):
+    from safetensors.numpy import save
+
+    other = change(chosen)
+    with pytest.raises(ModelError, match="not float32 arrays of the shapes"):
+        encode(replace(chosen, **other))
+    weights = {name: np.ascontiguousarray(array) for name, array in (chosen.weights() | other).items() if array is not None}
+    with pytest.raises(ModelError, match=r"not float32 arrays of the shapes|larger or smaller"):
+        load(with_file(encode(chosen), "weights.safetensors", save(weights)))

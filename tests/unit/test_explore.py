@@ -36,15 +36,14 @@ def test_a_movie_nothing_was_learned_of_has_no_neighbours(four):
         cfrec.similar_movies(four, 999)
 
 
-def test_likeness_takes_the_place_of_factors(four):
-    """By their factors the first is most like the second; by their likeness the last, of which no factors were learned."""
-    alike = replace(four, movie_likeness=np.array([[1, 0, 0], [0, 0, 0], [0, 1, 0], [3, 4, 0], [2, 0, 0]], np.float32))
-    table = cfrec.similar_movies(alike, 100, k=9)
-    assert table["movie_id"].tolist() == [104, 103, 102]
-    assert table["similarity"].tolist() == pytest.approx([1, 0.6, 0])
-    assert cfrec.similar_movies(alike, 101).empty
-    assert cfrec.project_factors(alike, 3).shape == (5, 6)  # four has two factors alone
-    assert (cfrec.movie_biases(alike)["bias"] == cfrec.movie_biases(four)["bias"]).all()
+def test_neighbours_and_map_are_read_from_the_factors_alone(four):
+    """What else is known of movies, their traits, takes no part: here they would make the last most like the first."""
+    traits = np.array([[9, 0], [0, 9], [0, 9], [0, 9], [9, 0]], np.float32)
+    chosen = replace(four, user_choice=np.ones((90, 4), np.float32), movie_traits=traits)
+    pd.testing.assert_frame_equal(cfrec.similar_movies(chosen, 100, k=9), cfrec.similar_movies(four, 100, k=9))
+    pd.testing.assert_frame_equal(cfrec.project_factors(chosen, 2), cfrec.project_factors(four, 2))
+    with pytest.raises(ConfigError, match="3 components cannot be had from 5 movies with 2 factors"):
+        cfrec.project_factors(chosen, 3)
 
 
 def test_biases_best_first_with_mean_and_count_beside(four):

@@ -1,5 +1,3 @@
-from dataclasses import replace
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -22,17 +20,6 @@ def test_csv_files_hold_the_whole_model(trained, tmp_path):
     assert paths["users.csv"]["bias"].to_numpy() == pytest.approx(trained.user_bias, abs=1e-6)
     assert paths["movie_factors.csv"].drop(columns="movie_id").to_numpy() == pytest.approx(trained.movie_factors, abs=1e-6)
     assert paths["user_factors.csv"].drop(columns="user_id").to_numpy() == pytest.approx(trained.user_factors, abs=1e-6)
-
-
-def test_likeness_is_written_where_there_is_some(trained, tmp_path):
-    rows = np.random.default_rng(0).standard_normal((36, 6)).astype(np.float32)
-    alike = replace(trained, movie_likeness=rows)
-    paths = {path.name: pd.read_csv(path) for path in export_model(alike, "csv", tmp_path / "alike")}
-    assert paths["movie_likeness.csv"]["movie_id"].tolist() == trained.movies["movie_id"].tolist()
-    assert paths["movie_likeness.csv"].drop(columns="movie_id").to_numpy() == pytest.approx(rows, abs=1e-6)
-    assert paths["movie_factors.csv"].drop(columns="movie_id").to_numpy() == pytest.approx(trained.movie_factors, abs=1e-6)
-    assert np.loadtxt(export_model(alike, "projector", tmp_path)[0], delimiter="\t") == pytest.approx(rows, abs=1e-6)
-    assert "movie_likeness.csv" not in {path.name for path in export_model(trained, "csv", tmp_path / "none")}
 
 
 def test_no_cell_runs_as_a_formula():

@@ -4,20 +4,18 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 
+from cfrec.config import TrainConfig
 from cfrec.encoding import encode
 from cfrec.errors import ModelError
 from cfrec.manifest import LARGEST_HEADER, LARGEST_MANIFEST, read_manifest, seal
-from tests.forgery import forged, load
+from tests.forgery import forged, load, with_file
+
+LATER_SETTINGS = ("choice_weight", "unseen_weight", "user_choice_l2", "movie_choice_l2")  # than those of format 1
 
 
 @pytest.fixture(scope="module")
 def files(trained):
     return encode(replace(trained, split=(0.2, 42)))
-
-
-@pytest.fixture(scope="module")
-def alike(trained):
-    return replace(trained, movie_likeness=np.random.default_rng(0).standard_normal((36, 6)).astype(np.float32))
 
 
 def test_a_changed_number_in_the_manifest_is_noticed(files):
@@ -30,7 +28,7 @@ def test_a_changed_number_in_the_manifest_is_noticed(files):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda m: m.update(format_version=2), "format version 2 and this cfrec reads 1: another version of cfrec is needed"),
+        (lambda m: m.update(format_version=3), "format version 3 and this cfrec reads 1 and 2: another version of cfrec is needed"),
         (lambda m: m.update(format_version="1"), "format version '1'"),
         (lambda m: m["files"].update({"../evil": {"bytes": 1, "sha256": ""}}), "does not list the files of a model"),
         (lambda m: m["files"].pop("users.csv"), "does not list the files of a model"),
@@ -103,50 +101,81 @@ def test_random_changes_of_the_manifest_are_refused_or_change_nothing(files, see
     assert encode(loaded)["manifest.json"] == files["manifest.json"]
 
 
-def test_a_manifest_older_than_likeness_is_read(files):
-    def forget(manifest):
-        del manifest["shapes"]["n_likeness"], manifest["config"]["n_likeness"]
+def with_likeness(trained):
+    """A model as the format before this one had it, with a second block of movie factors: 6 numbers for each of 36 movies."""
+    from safetensors.numpy import save
 
-    loaded = load(forged(files, forget))
-    assert loaded.movie_likeness is None
-    assert loaded.config.n_likeness == 0
+    def age(manifest):
+        manifest.update(format_version=1)
+        manifest["shapes"].update(n_likeness=6)
+        for name in LATER_SETTINGS:
+            del manifest["config"][name]
+        manifest["config"].update(method="sgd", n_likeness=6)
+
+    rows = np.random.default_rng(0).standard_normal((36, 6)).astype(np.float32)
+    return with_file(forged(encode(trained), age), "weights.safetensors", save(trained.weights() | {"movie_likeness": rows}))
 
 
-@pytest.mark.parametrize("value", [0, 5, 7, -1, 1.5, "6", None, True, 10**30])
-def test_likeness_of_another_width_than_the_manifest_says_is_refused(alike, value):
+@pytest.mark.parametrize("method", ["sgd", "adam", "gibbs"])
+def test_a_manifest_with_likeness_is_read_and_the_likeness_dropped(trained, method):
+    loaded = load(forged(with_likeness(trained), lambda m: m["config"].update(method=method)))
+    assert {name: array.tolist() for name, array in loaded.weights().items()} == {n: a.tolist() for n, a in trained.weights().items()}
+    assert loaded.config == replace(trained.config, method="gibbs" if method == "sgd" else method, choice_weight=0.0)
+
+
+@pytest.mark.parametrize("change", [{"method": "sgd"}, {"n_likeness": 6}])
+def test_the_settings_of_earlier_formats_are_none_of_this_one(files, change):
+    with pytest.raises(ModelError, match=r"no setting n_likeness|method must be one of"):
+        load(forged(files, lambda m: m["config"].update(change)))
+
+
+@pytest.mark.parametrize("name", ["n_likeness", "n_traits"])
+@pytest.mark.parametrize("value", [0, 1, 3, 5, 7, -1, 1.5, "2", "6", None, True, 10**30])
+def test_arrays_of_another_width_than_the_manifest_says_are_refused(trained, chosen, name, value):
+    files = with_likeness(trained) if name == "n_likeness" else encode(chosen)
     with pytest.raises(ModelError, match=r"not float32 arrays of the shapes|stands where a|larger or smaller than a model"):
-        load(forged(encode(alike), lambda m: m["shapes"].update(n_likeness=value)))
+        load(forged(files, lambda m: m["shapes"].update({name: value})))
 
 
-def test_likeness_that_the_manifest_promises_must_be_there(files):
+@pytest.mark.parametrize("name", ["n_likeness", "n_traits"])
+def test_arrays_that_the_manifest_promises_must_be_there(files, name):
     with pytest.raises(ModelError, match=r"not float32 arrays of the shapes|larger or smaller than a model"):
-        load(forged(files, lambda m: m["shapes"].update(n_likeness=6)))
+        load(forged(files, lambda m: m["shapes"].update({name: 2})))
 
 
-def test_the_largest_weights_allow_for_likeness_and_no_more(alike):
+@pytest.mark.parametrize("name", ["n_likeness", "n_traits"])
+def test_arrays_that_the_manifest_is_silent_about_are_refused(trained, chosen, name):
+    files = with_likeness(trained) if name == "n_likeness" else encode(chosen)
+    with pytest.raises(ModelError, match=r"not float32 arrays of the shapes|larger or smaller than a model"):
+        load(forged(files, lambda m: m["shapes"].pop(name)))
+
+
+def test_the_largest_weights_allow_for_choices_and_traits_and_no_more(chosen):
     def announce(n_bytes):
         return lambda m: m["files"]["weights.safetensors"].update(bytes=n_bytes)
 
-    most = 4 * (90 + 36) * 5 + 4 * 36 * 6 + 8 + LARGEST_HEADER
-    read_manifest(forged(encode(alike), announce(most))["manifest.json"])
+    most = 4 * (90 + 36) * 5 + 4 * 90 * 6 + 4 * 36 * 2 + 8 + LARGEST_HEADER
+    read_manifest(forged(encode(chosen), announce(most))["manifest.json"])
     with pytest.raises(ModelError, match=r"weights\.safetensors is larger or smaller than"):
-        read_manifest(forged(encode(alike), announce(most + 1))["manifest.json"])
+        read_manifest(forged(encode(chosen), announce(most + 1))["manifest.json"])
     with pytest.raises(ModelError, match=r"weights\.safetensors is larger or smaller than"):
-        read_manifest(forged(encode(alike), announce(most - 8 - LARGEST_HEADER - 1))["manifest.json"])
+        read_manifest(forged(encode(chosen), announce(most - 8 - LARGEST_HEADER - 1))["manifest.json"])
 
 
 def first_format(files):
     """A manifest as the first models had it: no checksum of its own, no fingerprint, no word of what came later."""
-    manifest = json.loads(files["manifest.json"])
-    del manifest["sha256"], manifest["fingerprint"], manifest["shapes"]["n_likeness"]
-    del manifest["config"]["n_likeness"], manifest["config"]["method"]
+    manifest = json.loads(files["manifest.json"]) | {"format_version": 1}
+    del manifest["sha256"], manifest["fingerprint"], manifest["config"]["method"]
+    for name in LATER_SETTINGS:
+        del manifest["config"][name]
     return manifest
 
 
 def test_a_manifest_of_the_first_format_is_read(files):
     old = first_format(files)
     read, again = (read_manifest(json.dumps(old).encode()) for _ in range(2))
-    config = {**old["config"], "method": "adam", "n_likeness": 0}
+    defaults = {name: value for name, value in TrainConfig().to_dict().items() if name in LATER_SETTINGS}
+    config = {**old["config"], **defaults, "method": "adam", "choice_weight": 0.0}
     assert read == {**old, "fingerprint": read["fingerprint"], "config": config} == again
     other = read_manifest(json.dumps(old | {"created": "2026-11-24T00:00:00+00:00"}).encode())
     assert other["fingerprint"] != read["fingerprint"]  # nobody knows whether they learned from the same ratings
@@ -158,9 +187,10 @@ def test_settings_that_a_manifest_leaves_out_are_filled_in(files):
     assert read["config"] == json.loads(files["manifest.json"])["config"] | {"recipe": "balanced"}
 
 
-@pytest.mark.parametrize("kept", ["sha256", "fingerprint", "n_likeness", "method"])
-def test_a_newer_manifest_that_lost_its_checksum_is_not_taken_for_one_of_the_first_format(files, kept):
-    new, old = json.loads(files["manifest.json"]), first_format(files)
+@pytest.mark.parametrize("kept", ["format_version", "sha256", "fingerprint", "n_likeness", "method"])
+def test_a_newer_manifest_that_lost_its_checksum_is_not_taken_for_one_of_the_first_format(files, trained, kept):
+    source = files if kept == "format_version" else with_likeness(trained)
+    new, old = json.loads(source["manifest.json"]), first_format(files)
     for part in (new, new["shapes"], new["config"]):
         if kept in part:
             next(o for o, n in ((old, new), (old["shapes"], new["shapes"]), (old["config"], new["config"])) if n is part)[kept] = part[kept]

@@ -2,7 +2,6 @@ import io
 import struct
 import tracemalloc
 import zipfile
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -51,11 +50,11 @@ def test_what_is_packed_is_what_is_unpacked(trained, packed, files):
     assert loaded.state is None  # nobody takes away four times the size
 
 
-def test_likeness_is_packed_too(trained):
-    alike = replace(trained, movie_likeness=np.eye(36, 6, dtype=np.float32))
-    loaded = unpack_model(pack_model(alike))
-    assert_same(loaded, alike)
-    assert loaded.movie_likeness.tolist() == alike.movie_likeness.tolist()
+def test_choices_and_traits_are_packed_too(chosen):
+    loaded = unpack_model(pack_model(chosen))
+    assert_same(loaded, chosen)
+    assert loaded.user_choice.tolist() == chosen.user_choice.tolist()
+    assert loaded.movie_traits.tolist() == chosen.movie_traits.tolist()
 
 
 def test_the_shipped_model_comes_back_to_the_bit(shipped):

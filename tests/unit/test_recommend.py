@@ -5,7 +5,7 @@ import pytest
 
 import cfrec
 from cfrec.errors import ConfigError, NotFoundError
-from cfrec.recommend import _prior, fold_in
+from cfrec.recommend import _Choice, _prior, fold_in
 
 
 def test_someone_who_loves_a_block_is_recommended_its_films(trained):
@@ -19,23 +19,43 @@ def test_the_parts_add_up(shipped):
     parts = table[["average", "movie", "visitor", "taste"]].sum(axis=1)
     assert parts.to_numpy() == pytest.approx(table["predicted"].to_numpy(), abs=1e-9)
     assert table["predicted"].between(1, 5).all()
-    assert table["predicted"].is_monotonic_decreasing
+    assert table["score"].is_monotonic_decreasing
     assert table["average"].nunique() == 1
 
 
-def test_fold_in_is_at_the_bottom_of_its_loss(shipped):
+def test_fold_in_is_at_the_bottom_of_its_loss(chosen):
     """No small step in any direction makes the loss smaller."""
-    stars = {50: 5.0, 181: 4.0, 100: 1.0, 258: 3.0}
-    rows = [shipped.movie_row(m) for m in stars]
-    penalty = _prior(shipped, len(rows))[1]
+    stars = {100: 5.0, 112: 4.0, 130: 2.0, 135: 3.0}
+    rows = [chosen.movie_row(m) for m in stars]
+    newcomer = fold_in(chosen, stars)
+    known = _Choice.of(chosen)
+    expected, penalty = _prior(chosen, len(rows), known, newcomer.choice.astype(float))
 
     def loss(weights):
-        score = shipped.movie_factors[rows].astype(float) @ weights[:-1] + weights[-1] + shipped.movie_bias[rows] + shipped.offset
-        low, high = shipped.y_range
-        return (((low + (high - low) / (1 + np.exp(-score))) - list(stars.values())) ** 2).sum() + penalty @ weights**2
+        score = chosen.movie_factors[rows].astype(float) @ weights[:-1] + weights[-1] + chosen.movie_bias[rows] + chosen.offset
+        low, high = chosen.y_range
+        missed = (low + (high - low) / (1 + np.exp(-score))) - list(stars.values())
+        return (missed**2).sum() + (weights - expected) @ penalty @ (weights - expected)
 
-    factors, bias = fold_in(shipped, stars)
-    best = np.append(factors.astype(float), bias)
+    best = np.append(newcomer.factors.astype(float), newcomer.bias)
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        assert loss(best + 0.02 * rng.normal(size=best.size)) > loss(best)
+
+
+def test_what_a_newcomer_chooses_by_is_at_the_bottom_of_the_loss_of_choice(chosen):
+    stars = {100: 5.0, 101: 5.0}  # alike, so that both weigh the most a liked film can
+    design = np.hstack([chosen.movie_factors, chosen.movie_traits]).astype(float)
+    rows = [chosen.movie_row(m) for m in stars]
+    config, best = chosen.config, fold_in(chosen, stars).choice.astype(float)
+    usual = float(chosen.to_stars(np.float32([chosen.offset]))[0])
+    weight = min(1 + 0.6 * (5 - usual) / ((chosen.scale[1] - chosen.scale[0]) / 4), 1.9)
+
+    def loss(choice):
+        held = config.user_choice_l2 * (2 + config.unseen_weight * chosen.n_movies)
+        t = design @ choice
+        return weight * ((1 - t[rows]) ** 2).sum() + config.unseen_weight * (t**2).sum() + held * choice @ choice
+
     rng = np.random.default_rng(0)
     for _ in range(50):
         assert loss(best + 0.02 * rng.normal(size=best.size)) > loss(best)
@@ -44,11 +64,22 @@ def test_fold_in_is_at_the_bottom_of_its_loss(shipped):
 def test_fold_in_with_one_factor_by_hand(trained):
     """q = 0 leaves only the bias: minimise (s(b) - 5)^2 + c b^2 over b, here by a fine grid."""
     flat = replace(trained, movie_factors=np.zeros_like(trained.movie_factors), movie_bias=np.zeros_like(trained.movie_bias))
-    _, bias = fold_in(flat, {100: 5.0})
+    bias = fold_in(flat, {100: 5.0}).bias
     grid = np.linspace(-3, 3, 60_001)
     low, high = flat.y_range
-    loss = (low + (high - low) / (1 + np.exp(-(grid + flat.offset))) - 5) ** 2 + _prior(flat, 1)[1][-1] * grid**2
+    loss = (low + (high - low) / (1 + np.exp(-(grid + flat.offset))) - 5) ** 2 + _prior(flat, 1)[1][-1, -1] * grid**2
     assert bias == pytest.approx(grid[loss.argmin()], abs=1e-3)
+
+
+def test_the_score_adds_up_and_the_dial_turns_it_to_what_is_loved(chosen):
+    asked = {100: 5.0, 101: 5.0}
+    suits, loved = (cfrec.recommend(chosen, asked, k=1_000, loved=dial) for dial in (0.0, 100.0))
+    for table in (suits, loved):
+        assert (table["chosen"] + table["liked"]).to_numpy() == pytest.approx(table["score"].to_numpy(), abs=1e-12)
+        assert table["score"].is_monotonic_decreasing
+    assert suits["chosen"].is_monotonic_decreasing
+    assert loved["predicted"].is_monotonic_decreasing
+    assert suits["movie_id"].tolist() != loved["movie_id"].tolist()
 
 
 def test_generous_and_strict_visitors_differ_in_their_part(shipped):
@@ -85,6 +116,7 @@ def test_refusals(shipped):
 def test_stars_fold_into_a_model_without_any_error(trained):
     """Ratings that are all the same leave none, and so no penalty: a LinAlgError once escaped."""
     perfect = replace(trained, config=cfrec.TrainConfig.preset("accurate"), metrics={"mse": 0.0, "rmse": 0.0, "mae": 0.0})
-    factors, bias = fold_in(perfect, {100: 5.0})
+    newcomer = fold_in(perfect, {100: 5.0})
+    factors, bias = newcomer.factors, newcomer.bias
     assert np.isfinite([*factors, bias]).all()
     assert cfrec.recommend(perfect, {100: 5.0})["predicted"].between(*trained.scale[:2]).all()

@@ -50,11 +50,25 @@ def test_what_is_saved_is_what_is_loaded(trained, folder):
     assert beside(folder) == ["mine"]  # nothing temporary stays behind
 
 
-def test_likeness_is_saved_and_loaded(trained, tmp_path):
-    alike = replace(trained, movie_likeness=np.eye(36, 6, dtype=np.float32))
-    loaded = load_model(save_model(alike, tmp_path / "alike", resumable=True))
-    assert_same_model(alike, loaded)
+def test_choices_and_traits_are_saved_and_loaded(chosen, tmp_path):
+    loaded = load_model(save_model(chosen, tmp_path / "chosen", resumable=True))
+    assert_same_model(chosen, loaded)
+    assert loaded.n_traits == 2
     assert loaded.state is not None
+
+
+def test_a_model_with_likeness_is_loaded_and_saved_anew_without_it(tmp_path):
+    """The format before this one held a second block of movie factors, which was not part of the network."""
+    old = Path("tests/fixtures/models/4-likeness")
+    assert json.loads((old / "manifest.json").read_text())["shapes"]["n_likeness"] == 5
+    loaded = load_model(old)
+    assert list(loaded.weights()) == ["user_factors", "user_bias", "movie_factors", "movie_bias"]
+    assert (loaded.config.method, loaded.config.choice_weight) == ("gibbs", 0.0)
+    again = save_model(loaded, tmp_path / "again")
+    assert_same_model(loaded, load_model(again))
+    manifest = json.loads((again / "manifest.json").read_text())
+    assert manifest["format_version"] == 2
+    assert "n_likeness" not in manifest["shapes"] | manifest["config"]
 
 
 def test_awkward_ids_and_titles_survive(block_config, tmp_path):
@@ -595,7 +609,7 @@ def test_damaged_foreign_future_and_giant_folders_are_listed_and_not_loaded(trai
     assert listed == {
         "changed": "damaged: movies.csv does not have its SHA-256",
         "foreign": "damaged: manifest.json cannot be read (No such file or directory)",
-        "future": "damaged: it has format version 7 and this cfrec reads 1: another version of cfrec is needed",
+        "future": "damaged: it has format version 7 and this cfrec reads 1 and 2: another version of cfrec is needed",
         "gone": "damaged: manifest.json cannot be read (No such file or directory)",
         "mine": "",
         "pipe": "damaged: manifest.json is a link, or no file",

@@ -57,18 +57,26 @@ def test_one_other_bit_makes_another_version(trained, name):
     assert replace(trained, **{name: array}).version != trained.version
 
 
-def test_likeness_is_a_block_of_its_own(trained):
-    """It is read where there is some, counts as learned, cannot be changed, makes the version, and predicts nothing."""
-    rows = np.random.default_rng(0).standard_normal((36, 6)).astype(np.float32)
-    alike = replace(trained, movie_likeness=rows)
-    assert trained.likeness is trained.movie_factors
-    assert alike.likeness is rows
-    assert alike.n_parameters == trained.n_parameters + 36 * 6
-    with pytest.raises(ValueError, match="read-only"):
-        alike.likeness[0, 0] = 1
-    assert len({trained.version, alike.version, replace(trained, movie_likeness=-rows).version}) == 3
+def test_without_choices_there_are_no_traits(trained):
+    assert trained.user_choice is trained.movie_traits is None
+    assert trained.n_traits == 0
+    assert list(trained.weights()) == ["user_factors", "user_bias", "movie_factors", "movie_bias"]
+
+
+def test_choices_are_learned_and_traits_are_not(chosen, trained):
+    assert list(chosen.weights()) == [*trained.weights(), "user_choice", "movie_traits"]
+    assert chosen.n_traits == 2
+    assert chosen.n_parameters == trained.n_parameters + 90 * (4 + 2)
     users, movies = np.arange(36), np.arange(36)
-    assert (alike.predict_rows(users, movies) == trained.predict_rows(users, movies)).all()
+    assert (chosen.predict_rows(users, movies) == trained.predict_rows(users, movies)).all()
+
+
+@pytest.mark.parametrize("name", ["user_choice", "movie_traits"])
+def test_choices_and_traits_cannot_be_changed_and_make_the_version(chosen, trained, name):
+    with pytest.raises(ValueError, match="read-only"):
+        getattr(chosen, name)[0, 0] = 1
+    others = [replace(chosen, **{name: -getattr(chosen, name)}), replace(chosen, **{name: None})]
+    assert len({model.version for model in (trained, chosen, *others)}) == 4
 
 
 def test_what_a_model_was_trained_on_when_and_how_makes_its_version(trained):

@@ -1,3 +1,5 @@
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -11,15 +13,27 @@ import cfrec
 from cfrec import training
 from cfrec.adam import AdamRun
 from cfrec.errors import ConfigError, DataError, DeviceError
+from cfrec.gibbs import GibbsRun
 from cfrec.training import estimate_seconds
 
-WEIGHTS = ("user_factors", "user_bias", "movie_factors", "movie_bias")
+CONFIGS = {
+    "gibbs": cfrec.TrainConfig.preset("quick", n_factors=4, choice_weight=0.0, epochs=12, device="cpu"),
+    "choice": cfrec.TrainConfig.preset("quick", n_factors=4, choice_weight=0.05, epochs=12, device="cpu"),  # by gibbs too
+    "adam": cfrec.TrainConfig.preset(
+        "quick", n_factors=4, choice_weight=0.0, epochs=12, learning_rate=0.03, batch_size=64, device="cpu"
+    ).for_adam(),
+}
 
 
-@pytest.fixture(scope="module", params=["sgd", "adam"])
+@pytest.fixture(scope="module", params=CONFIGS)
 def block_config(request):
-    rate = {"sgd": 0.018, "adam": 0.03}[request.param]
-    return cfrec.TrainConfig.preset("quick", method=request.param, learning_rate=rate, n_factors=4, epochs=12, batch_size=64, device="cpu")
+    return CONFIGS[request.param]
+
+
+@pytest.fixture(scope="module")
+def adam_config():
+    """For what depends on a learning rate."""
+    return CONFIGS["adam"]
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +42,7 @@ def trained(blocks, block_config):
 
 
 def same_weights(a, b):
-    return all(np.array_equal(getattr(a, name), getattr(b, name)) for name in WEIGHTS)
+    return a.weights().keys() == b.weights().keys() and all(np.array_equal(array, b.weights()[name]) for name, array in a.weights().items())
 
 
 def test_it_finds_the_blocks(trained, blocks):
@@ -54,9 +68,9 @@ def test_history_and_on_epoch_tell_the_same(blocks, block_config):
     assert seen == trained.history
     assert [m.epoch for m in seen] == list(range(1, 13))
     assert all(m.seconds > 0 and m.ratings_per_second > 0 for m in seen)
-    best = min(seen, key=lambda m: m.valid_loss)
-    assert trained.best_epoch == best.epoch
-    assert trained.metrics["mse"] == pytest.approx(best.valid_loss, rel=1e-4)
+    kept = seen[-1] if block_config.method == "gibbs" else min(seen, key=lambda m: m.valid_loss)  # the mean of gibbs is never gone back on
+    assert trained.best_epoch == kept.epoch
+    assert trained.metrics["mse"] == pytest.approx(kept.valid_loss, rel=1e-3)
     assert trained.metrics["rmse"] == pytest.approx(trained.metrics["mse"] ** 0.5)
 
 
@@ -67,6 +81,23 @@ def test_same_seed_same_bits_other_seed_other_weights(blocks, block_config, trai
     assert not same_weights(other, trained)
 
 
+FOR_ADAM_ALONE = {
+    "batch_size",
+    "learning_rate",
+    "schedule",
+    "beta2",
+    "weight_decay",
+    "user_l2",
+    "movie_l2",
+    "bias_l2",
+    "l2_exponent",
+    "factor_std",
+    "bias_std",
+    "start_at_mean",
+}
+OF_CHOICE = {"unseen_weight", "user_choice_l2", "movie_choice_l2"}
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -75,7 +106,7 @@ def test_same_seed_same_bits_other_seed_other_weights(blocks, block_config, trai
         {"batch_size": 65},
         {"learning_rate": 0.02},
         {"schedule": "linear"},
-        {"beta2": 0.99},
+        {"beta2": 0.95},
         {"weight_decay": 0.01},
         {"user_l2": 0.2},
         {"movie_l2": 0.2},
@@ -84,18 +115,19 @@ def test_same_seed_same_bits_other_seed_other_weights(blocks, block_config, trai
         {"factor_std": 0.1},
         {"bias_std": 0.1},
         {"start_at_mean": False},
-        {"margin_below": 1.0},
-        {"margin_above": 1.0},
+        {"margin_below": 30.0},
+        {"margin_above": 30.0},
+        {"choice_weight": 1.0},
+        {"unseen_weight": 0.1},
+        {"user_choice_l2": 0.1},
+        {"movie_choice_l2": 0.1},
     ],
 )
 def test_each_setting_changes_the_result(blocks, block_config, trained, change):
-    is_for_adam_alone = change.keys() <= {"batch_size", "weight_decay"}
-    unchanged = same_weights_or_shape(cfrec.train(*blocks.split(), replace(block_config, **change)), trained)
-    assert unchanged == (is_for_adam_alone and block_config.method == "sgd")
-
-
-def same_weights_or_shape(a, b):
-    return a.movie_factors.shape == b.movie_factors.shape and same_weights(a, b)
+    is_for_others = (block_config.method == "gibbs" and change.keys() <= FOR_ADAM_ALONE) or (
+        not block_config.choice_weight and change.keys() <= OF_CHOICE
+    )
+    assert same_weights(cfrec.train(*blocks.split(), replace(block_config, **change)), trained) == is_for_others
 
 
 def test_torch_is_left_as_it_was(blocks, block_config):
@@ -126,7 +158,7 @@ def test_stop_keeps_the_best_so_far(blocks, block_config):
     trained = cfrec.train(*blocks.split(), block_config, stop=stop, on_epoch=lambda m: m.epoch == 3 and stop.set())
     assert trained.outcome == "stopped"
     assert [m.epoch for m in trained.history] == [1, 2, 3]
-    assert trained.metrics["mse"] == pytest.approx(min(m.valid_loss for m in trained.history), rel=1e-4)
+    assert trained.metrics["mse"] == pytest.approx(trained.history[trained.best_epoch - 1].valid_loss, rel=1e-3)
 
 
 class LateStop(threading.Event):
@@ -143,9 +175,16 @@ class LateStop(threading.Event):
 
 @pytest.mark.parametrize("after", range(60, 140, 9))
 def test_what_a_stop_in_the_midst_of_an_epoch_keeps_is_of_a_whole_one(blocks, block_config, after):
-    trained = cfrec.train(*blocks.split(), block_config, stop=LateStop(after))  # sgd asks once an epoch, and may get to its end
-    assert len(trained.history) > 1
-    assert trained.best_epoch <= len(trained.history)
+    """Gibbs asks four times an epoch, adam 25 times; what is kept is what a stop at the end of the epoch before keeps."""
+    late = LateStop(after if block_config.method == "adam" else after // 4)
+    trained = cfrec.train(*blocks.split(), block_config, stop=late)
+    n, stop = len(trained.history), threading.Event()
+    assert 1 < n < 12
+    assert trained.best_epoch <= n
+    whole = cfrec.train(*blocks.split(), block_config, stop=stop, on_epoch=lambda m: m.epoch == n and stop.set())
+    assert len(whole.history) == n
+    assert same_weights(trained, whole)
+    assert all(np.array_equal(array, whole.state.arrays[name]) for name, array in trained.state.arrays.items())
 
 
 def test_pause_holds_and_the_result_is_the_same(blocks, block_config, trained):
@@ -174,15 +213,15 @@ def test_a_paused_run_can_be_stopped(blocks, block_config):
     assert cfrec.train(*blocks.split(), block_config, pause=pause, stop=stop).outcome == "stopped"
 
 
-def test_patience_stops_early(blocks, block_config):
+def test_patience_stops_early(blocks, adam_config):
     config = replace(
-        block_config,
+        adam_config,
         epochs=200,
         patience=2,
         user_l2=0.0,
         movie_l2=0.0,
         bias_l2=0.0,
-        learning_rate=3 * block_config.learning_rate,
+        learning_rate=3 * adam_config.learning_rate,
         schedule="constant",
     )
     dealt = replace(blocks, rating=np.random.default_rng(0).permutation(blocks.rating))  # nothing to learn: it soon overfits
@@ -191,14 +230,46 @@ def test_patience_stops_early(blocks, block_config):
     assert len(trained.history) == trained.best_epoch + 2
 
 
+def test_gibbs_goes_on_whatever_the_validation_loss(blocks):
+    """Its mean over all sweeps is the result: none is the best."""
+    dealt = replace(blocks, rating=np.random.default_rng(0).permutation(blocks.rating))
+    trained = cfrec.train(*dealt.split(), replace(CONFIGS["gibbs"], patience=1))
+    losses = [m.valid_loss for m in trained.history]
+    assert losses.index(min(losses)) < 11
+    assert (trained.outcome, trained.best_epoch, len(losses)) == ("completed", 12, 12)
+
+
 @pytest.mark.parametrize("recipe", ["quick", "seed"])
-def test_divergence_ends_the_run_with_the_last_good_weights_and_advice(blocks, block_config, recipe):
-    config = cfrec.TrainConfig.preset(recipe, learning_rate=10.0, schedule="constant", start_at_mean=True, bias_std=0.0, factor_std=0.1)
-    trained = cfrec.train(*blocks.split(), config)
+def test_divergence_ends_the_run_with_the_last_good_weights_and_advice(blocks, recipe):
+    changes = {"learning_rate": 10.0, "schedule": "constant", "start_at_mean": True, "bias_std": 0.0, "factor_std": 0.1}
+    config = cfrec.TrainConfig.preset(recipe, choice_weight=0.0, device="cpu", **changes)
+    trained = cfrec.train(*blocks.split(), config if config.method == "adam" else config.for_adam())
     assert trained.outcome == "diverged"
     assert "Try a smaller learning rate, such as 0.0065" in trained.advice
-    assert all(np.isfinite(getattr(trained, name)).all() for name in WEIGHTS)
+    assert all(np.isfinite(array).all() for array in trained.weights().values())
     assert trained.metrics["mse"] < 1.1 * np.var(blocks.rating)
+
+
+@pytest.mark.parametrize("step", ["_choose", "_draw_users", "_draw_tastes", "_draw_movies"])
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_sweep_that_comes_to_no_numbers_ends_the_run_of_gibbs_with_the_sweeps_before(blocks, monkeypatch, step, bad):
+    original = getattr(GibbsRun, step)
+
+    def fail(run, random):
+        original(run, random)
+        if len(run.history) == 3:
+            for rows in (run.draws["user"], run.draws["movie"], run.latest["choice"], run.latest["movie"]):
+                rows[:, 0] = bad
+
+    stop = threading.Event()
+    config = CONFIGS["choice"]
+    good = cfrec.train(*blocks.split(), config, stop=stop, on_epoch=lambda m: m.epoch == 3 and stop.set())
+    monkeypatch.setattr(GibbsRun, step, fail)
+    trained = cfrec.train(*blocks.split(), config)
+    assert (trained.outcome, len(trained.history), trained.best_epoch) == ("diverged", 3, 3)
+    assert "diverged in epoch 4" in trained.advice
+    assert "Try fewer factors" in trained.advice
+    assert same_weights(trained, good)
 
 
 @pytest.mark.parametrize("at", [1, 5, 11])
@@ -221,9 +292,9 @@ def test_a_run_stopped_in_its_first_epoch_resumes_too(blocks, block_config, trai
     assert same_weights(cfrec.train(*blocks.split(), block_config, resume=first), trained)
 
 
-def test_a_run_that_ended_early_does_not_go_on_when_resumed(blocks, block_config):
+def test_a_run_that_ended_early_does_not_go_on_when_resumed(blocks, adam_config):
     config = replace(
-        block_config, epochs=200, patience=2, user_l2=0.0, movie_l2=0.0, learning_rate=3 * block_config.learning_rate, schedule="constant"
+        adam_config, epochs=200, patience=2, user_l2=0.0, movie_l2=0.0, learning_rate=3 * adam_config.learning_rate, schedule="constant"
     )
     dealt = replace(blocks, rating=np.random.default_rng(0).permutation(blocks.rating))
     ended = cfrec.train(*dealt.split(), config)
@@ -233,9 +304,11 @@ def test_a_run_that_ended_early_does_not_go_on_when_resumed(blocks, block_config
 
 
 def test_more_epochs_only_where_no_schedule_spans_them(blocks, block_config):
-    constant = replace(block_config, schedule="constant", epochs=3)
+    """By gibbs they are the same bits but for the mean, where the first run had begun to average."""
+    constant = replace(block_config, schedule="constant", epochs=1 if block_config.method == "gibbs" else 3)
     first = cfrec.train(*blocks.split(), constant)
     more = cfrec.train(*blocks.split(), replace(constant, epochs=5), resume=first)
+    assert len(more.history) == 5
     assert same_weights(more, cfrec.train(*blocks.split(), replace(constant, epochs=5)))
     with pytest.raises(ConfigError, match="one_cycle spans the whole run"):
         cfrec.train(*blocks.split(), replace(block_config, epochs=20), resume=cfrec.train(*blocks.split(), block_config))
@@ -253,8 +326,8 @@ def test_paused_time_does_not_count(blocks, block_config):
     assert trained.history[1].seconds < 0.4
 
 
-def test_a_run_that_learns_nothing_says_so(blocks, block_config):
-    hopeless = replace(block_config, learning_rate=1e-6, schedule="constant", epochs=1, weight_decay=1.0)
+def test_a_run_that_learns_nothing_says_so(blocks, adam_config):
+    hopeless = replace(adam_config, learning_rate=1e-6, schedule="constant", epochs=1, weight_decay=1.0)
     dealt = replace(blocks, rating=np.random.default_rng(1).permutation(blocks.rating))
     trained = cfrec.train(*dealt.split(), replace(hopeless, learning_rate=0.5, schedule="constant"))
     assert trained.best_epoch == 0
@@ -295,13 +368,166 @@ def test_missing_devices_and_too_little_memory_are_refused(blocks, monkeypatch):
         cfrec.train(*blocks.split())
 
 
-@pytest.mark.parametrize(("n_users", "n_movies"), [(1, 4), (4, 1), (2, 1)])
-def test_the_smallest_data_trains(n_users, n_movies):
+@pytest.mark.parametrize("change", [{}, {"choice_weight": 0.0}, {"n_factors": 1}, {"epochs": 1}])
+@pytest.mark.parametrize(("n_users", "n_movies"), [(1, 4), (4, 1), (2, 1), (1, 2), (3, 3)])
+def test_the_smallest_data_trains(n_users, n_movies, change):
     users, movies = (a.ravel() for a in np.meshgrid(np.arange(n_users), np.arange(n_movies)))
     ratings = cfrec.ratings.build_ratings(users, movies, 1.0 + (users + movies) % 5)
-    trained = cfrec.train(*ratings.split(0.5), cfrec.TrainConfig.preset("quick", batch_size=1))
+    trained = cfrec.train(*ratings.split(0.5), cfrec.TrainConfig.preset("quick", **({"batch_size": 1, "device": "cpu"} | change)))
     assert trained.outcome == "completed"
     assert np.isfinite(trained.metrics["mse"])
+
+
+def test_one_rating_is_refused_with_the_reason_where_nothing_can_be_held_out(blocks, block_config):
+    with pytest.raises(DataError, match="two are the least"):
+        blocks.take(np.array([0])).split()
+    one, rest = blocks.take(np.array([0])), blocks.take(np.arange(1, len(blocks)))  # but it can be trained on
+    assert np.isfinite(cfrec.train(one, rest, block_config).metrics["mse"])
+
+
+@pytest.mark.parametrize("choice_weight", [0.0, 5.0])
+@pytest.mark.parametrize("preset", ["quick", "balanced", "accurate"])
+def test_of_stars_that_are_all_alike_each_guess_is_that_star(blocks, preset, choice_weight):
+    """And choice is learned none the less: with it, those who rated a movie score higher than those who did not."""
+    alike = replace(blocks, rating=np.full_like(blocks.rating, 4.0), scale=(4.0, 4.0, 1.0))
+    config = cfrec.TrainConfig.preset(preset, choice_weight=choice_weight, n_factors=8, epochs=5, device="cpu")
+    trained = cfrec.train(*alike.split(), config)
+    assert trained.outcome == "completed"
+    assert trained.predict_rows(blocks.user_idx, blocks.movie_idx) == pytest.approx(4.0, abs=1e-3)
+    assert (trained.user_choice is not None) == bool(choice_weight)
+    if choice_weight:
+        scores = trained.user_choice @ np.hstack([trained.movie_factors, trained.movie_traits]).T
+        rated = np.zeros(scores.shape, bool)
+        rated[alike.split()[0].user_idx, alike.split()[0].movie_idx] = True
+        assert np.isfinite(scores).all()
+        assert scores[rated].mean() > scores[~rated].mean() + 0.1
+
+
+@pytest.mark.parametrize(
+    "extreme",
+    [
+        {"unseen_weight": 0.0, "user_choice_l2": 0.0, "movie_choice_l2": 0.0},
+        {"unseen_weight": 10.0, "user_choice_l2": 10.0, "movie_choice_l2": 10.0},
+        {"choice_weight": 1_000.0},
+        {"choice_weight": 1e-300},
+        {"choice_weight": 1_000.0, "unseen_weight": 0.0, "user_choice_l2": 0.0, "movie_choice_l2": 0.0, "n_factors": 60},
+        {"margin_below": 0.05, "margin_above": 0.05},
+        {"n_factors": 100, "epochs": 1},
+    ],
+)
+def test_gibbs_comes_to_numbers_at_any_settings_or_says_that_it_diverged(blocks, extreme):
+    trained = cfrec.train(*blocks.split(), cfrec.TrainConfig.preset("quick", **({"n_factors": 4, "epochs": 4, "device": "cpu"} | extreme)))
+    assert trained.outcome == "completed" or (trained.outcome == "diverged" and trained.advice)
+    assert all(np.isfinite(array).all() for array in trained.weights().values())
+    if trained.history:
+        assert trained.metrics["mse"] == pytest.approx(trained.history[-1].valid_loss, rel=0.02)
+
+
+def test_by_gibbs_any_number_of_threads_gives_the_same_bits(blocks, monkeypatch):
+    monkeypatch.setattr("os.cpu_count", lambda: 5)
+    config = replace(CONFIGS["choice"], epochs=6)
+    first, *others = (cfrec.train(*blocks.split(), replace(config, n_threads=n)) for n in (1, 2, 3, 5))
+    assert all(same_weights(first, other) for other in others)
+    assert [(m.train_loss, m.valid_loss) for m in first.history] == [(m.train_loss, m.valid_loss) for m in others[-1].history]
+    assert not same_weights(first, cfrec.train(*blocks.split(), replace(config, n_threads=5, seed=1)))  # negative control
+
+
+def test_there_are_no_more_threads_than_processors(blocks, monkeypatch):
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    assert [GibbsRun(*blocks.split(), replace(CONFIGS["gibbs"], n_threads=n)).n_threads for n in (0, 1, 2, 64)] == [2, 1, 2, 2]
+
+
+def test_the_ratings_stay_as_they_are_and_need_not_be_writable(blocks, block_config, trained):
+    parts = blocks.split()
+    before = [part.fingerprint() for part in parts]
+    frozen = [replace(part, user_idx=part.user_idx.copy(), movie_idx=part.movie_idx.copy(), rating=part.rating.copy()) for part in parts]
+    for part in frozen:
+        for column in (part.user_idx, part.movie_idx, part.rating):
+            column.flags.writeable = False
+    assert same_weights(cfrec.train(*frozen, block_config), trained)
+    assert [part.fingerprint() for part in parts] == before
+
+
+def test_without_compiled_code_adam_does_it_and_the_log_says_so(blocks, monkeypatch, caplog):
+    monkeypatch.setattr(training, "load_kernels", lambda _: None)
+    with caplog.at_level("INFO"):
+        config = cfrec.TrainConfig.preset("quick", n_factors=4, choice_weight=0.0, learning_rate=0.03, batch_size=64, device="cpu")
+        trained = cfrec.train(*blocks.split(), config)
+    assert trained.config == config.for_adam()
+    assert "the recipe quick is trained by Adam" in caplog.text
+    assert trained.metrics["mse"] < 0.5 * blocks.rating.var()
+
+
+def test_torch_is_not_needed():
+    """Nor imported: it takes a second, and the fastest recipe a fiftieth of that."""
+    code = """
+import sys
+import numpy as np
+import cfrec
+from cfrec.ratings import build_ratings
+users, movies = (a.ravel() for a in np.meshgrid(np.arange(20), np.arange(10)))
+cfrec.train(*build_ratings(users, movies, 1.0 + (users + movies) % 5).split(), cfrec.TrainConfig.preset("quick"))
+assert "torch" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+@pytest.fixture
+def followed(blocks, block_config, monkeypatch):
+    """Train with a snapshot at most every so many seconds, an epoch taking 30 ms or more; times, snapshots, and weights by epoch."""
+    monkeypatch.setattr(training, "_SHARE", 0)
+
+    def follow(seconds):
+        times, snapshots, epochs = [], [], {}
+
+        def on_checkpoint(unfinished):
+            epochs[len(unfinished.history)] = unfinished.state.arrays
+
+        def on_snapshot(snapshot):
+            times.append(time.monotonic())
+            snapshots.append((snapshot, snapshot.movie_factors.copy(), snapshot.movie_bias.copy()))
+
+        cfrec.train(
+            *blocks.split(),
+            block_config,
+            on_epoch=lambda _: time.sleep(0.03),
+            on_checkpoint=on_checkpoint,
+            checkpoint_seconds=0,
+            on_snapshot=on_snapshot,
+            snapshot_seconds=seconds,
+        )
+        return times, snapshots, epochs
+
+    return follow
+
+
+def test_snapshots_are_the_weights_of_their_epoch_and_read_only(followed, blocks):
+    _, snapshots, epochs = followed(0)
+    assert [snapshot.epoch for snapshot, *_ in snapshots] == list(range(1, 13))  # none too many to be had
+    for snapshot, factors, bias in snapshots:
+        arrays = epochs[snapshot.epoch]
+        assert np.array_equal(snapshot.movie_factors, arrays["last.movie_factors"])
+        assert np.array_equal(snapshot.movie_bias, arrays["last.movie_bias"])
+        assert snapshot.movie_factors.shape == (blocks.n_movies, 4)
+        assert np.array_equal(snapshot.movie_factors, factors)  # later epochs leave it alone
+        assert np.array_equal(snapshot.movie_bias, bias)
+        for array in (snapshot.movie_factors, snapshot.movie_bias):
+            with pytest.raises(ValueError, match="read-only"):
+                array[0] = 1
+    assert not np.array_equal(snapshots[0][1], snapshots[-1][1])  # negative control
+
+
+def test_snapshots_come_at_most_every_so_many_seconds(followed):
+    times, snapshots, _ = followed(0.1)
+    assert snapshots[0][0].epoch == 1
+    assert 2 <= len(snapshots) <= 6
+    assert min(np.diff(times)) > 0.095
+    assert len(followed(60)[1]) == 1
+
+
+def test_to_be_watched_changes_nothing(blocks, block_config, trained):
+    watched = cfrec.train(*blocks.split(), block_config, on_snapshot=lambda _: None, snapshot_seconds=0)
+    assert same_weights(watched, trained)
 
 
 @pytest.fixture
@@ -313,7 +539,7 @@ def clock(monkeypatch):
         timed.append((epoch, len(run.ratings)))
         return [1.0, 3.0, 2.0][epoch - 1]
 
-    for run in ("adam.AdamRun", "sgd.SgdRun"):
+    for run in ("adam.AdamRun", "gibbs.GibbsRun"):
         monkeypatch.setattr(f"cfrec.{run}.time_epoch", time_epoch)
     return timed
 
@@ -329,33 +555,38 @@ def clock(monkeypatch):
 )
 def test_the_estimate_by_hand(clock, block_config, batch_size, n_ratings, n_timed):
     """The quicker of the two epochs after the first takes 2 seconds for so many ratings; twelve epochs of all of them take …"""
-    config = replace(block_config, batch_size=batch_size, n_likeness=0)
-    if config.method == "sgd":
+    config = replace(block_config, batch_size=batch_size)
+    if config.method == "gibbs":
         n_timed = min(n_ratings, 200_000)
-    training = 2 * n_ratings / n_timed * 12
-    assert estimate_seconds(config, 90, 36, n_ratings) == pytest.approx(training)
-    assert clock == [(1, n_timed), (2, n_timed), (3, n_timed)]
-    with_likeness = estimate_seconds(replace(config, n_likeness=8), 90, 36, n_ratings)
-    assert with_likeness == pytest.approx(training + 2.5e-6 * n_ratings)
+    seconds = estimate_seconds(config, 9_000, 3_600, n_ratings)
+    share = n_timed / n_ratings
+    n_timed = max(n_timed, 2 if config.method == "gibbs" else 1)  # a sweep of one rating is timed with two
+    sizes = {n for _, n in clock}
+    assert [epoch for epoch, _ in clock] == [1, 2, 3]
+    assert len(sizes) == 1
+    assert 0.9 * n_timed <= max(sizes) <= n_timed  # about so many: no pair of user and movie twice
+    if config.method == "adam":
+        share = max(sizes) / n_ratings
+    assert seconds == pytest.approx(2 / share * 12)
 
 
 def test_twice_the_epochs_and_twice_the_ratings_take_twice_as_long(clock, block_config):
-    n = {"sgd": 400_000, "adam": 10_000}[block_config.method]  # more than what is timed, and not so many that batches grow
-    config = replace(block_config, n_likeness=0)
-    once = estimate_seconds(config, 90, 36, n)
-    assert estimate_seconds(replace(config, epochs=24), 90, 36, n) == pytest.approx(2 * once)
-    assert estimate_seconds(config, 90, 36, 2 * n) == pytest.approx(2 * once)
+    n = {"gibbs": 400_000, "adam": 10_000}[block_config.method]  # more than what is timed, and not so many that batches grow
+    once = estimate_seconds(block_config, 9_000, 3_600, n)
+    assert estimate_seconds(replace(block_config, epochs=24), 9_000, 3_600, n) == pytest.approx(2 * once)
+    assert estimate_seconds(block_config, 9_000, 3_600, 2 * n) == pytest.approx(2 * once)
 
 
-@pytest.mark.parametrize("method", ["adam", "sgd"])
+@pytest.mark.parametrize("method", ["adam", "gibbs"])
 def test_an_estimate_is_made_with_the_batches_of_the_whole(clock, monkeypatch, method):
     """Of a million ratings a batch has ten thousand: timed in steps of 64, an epoch would seem many times as long."""
-    monkeypatch.setattr(training, "load_kernels", lambda _: None)  # so that sgd is Adam's too
+    monkeypatch.setattr(training, "load_kernels", lambda _: None)  # so that gibbs is Adam's too
     sizes, time_epoch = [], AdamRun.time_epoch
     monkeypatch.setattr(AdamRun, "time_epoch", lambda run, epoch: sizes.append(run.batch_size) or time_epoch(run, epoch))
     config = cfrec.TrainConfig.preset("quick", method=method, n_factors=4, batch_size=64, device="cpu")
-    estimate_seconds(config, 90, 36, 1_000_000)
-    assert clock[0] == (1, 200_000)
+    estimate_seconds(config, 9_000, 3_600, 1_000_000)
+    assert clock[0][0] == 1
+    assert 190_000 < clock[0][1] <= 200_000
     assert sizes == [10_000] * 3
 
 
@@ -376,14 +607,17 @@ def test_an_estimate_of_a_huge_run_is_made_from_a_part_of_it(timed, monkeypatch)
     """It took 87 seconds and 4 GB, for each visitor who moved a slider: that of a sweep went through all users and all movies."""
     monkeypatch.setattr("cfrec.config.TrainConfig.check_memory", lambda *_: None)
     preset = cfrec.TrainConfig.preset
-    n_epochs = 25_000_000 / 200_000 * 2.0 * 14
-    assert estimate_seconds(preset("balanced", n_likeness=0), 200_000, 100_000, 25_000_000) == pytest.approx(n_epochs * 50 / 26)
-    assert estimate_seconds(preset("accurate", n_likeness=0), 200_000, 100_000, 25_000_000) == pytest.approx(125 * 2.0 * 100)
+    # of so many ratings the recipe has 26 factors and 4 sweeps
+    assert estimate_seconds(preset("balanced"), 200_000, 100_000, 25_000_000) == pytest.approx(125 * 2.0 * 4)
     squares = 300_000 * 65**2 / 20_000_000
-    assert estimate_seconds(preset("accurate", n_factors=64, n_likeness=0), 200_000, 100_000, 9_000_000) == pytest.approx(squares * 200)
+    assert estimate_seconds(preset("balanced", n_factors=64), 200_000, 100_000, 9_000_000) == pytest.approx(squares * 2.0 * 12)
+    by_adam = preset("seed", weight_decay=0.0, batch_size=400_000)
+    assert estimate_seconds(by_adam, 200_000, 100_000, 25_000_000) == pytest.approx(125 * 2.0 * 30 * 50 / 26, rel=1e-3)
     steps = 25_000_000 / 200 * 2.0 * 30 * 50 / 26
     assert estimate_seconds(preset("seed"), 200_000, 100_000, 25_000_000) == pytest.approx(steps)
-    assert timed == [(26, 200_000, 100_000, 200_000), (16, 1_600, 800, 200_000), (64, 3_156, 1_578, 142_012), (26, 200_000, 100_000, 200)]
+    wanted = [(26, 1_600, 800, 200_000), (64, 3_156, 1_578, 142_012), (26, 200_000, 100_000, 200_000), (26, 200_000, 100_000, 200)]
+    assert [shape for *shape, _ in timed] == [shape for *shape, _ in wanted]
+    assert [n for *_, n in timed] == pytest.approx([n for *_, n in wanted], rel=0.1)  # no pair of user and movie twice
 
 
 def test_estimates_wait_for_each_other(monkeypatch):
@@ -420,11 +654,11 @@ def test_an_estimate_leaves_torch_as_it_was(block_config):
 
 def test_the_made_up_ratings_are_of_the_size_asked_for(block_config, monkeypatch):
     seen = []
-    for run in ("adam.AdamRun", "sgd.SgdRun"):
+    for run in ("adam.AdamRun", "gibbs.GibbsRun"):
         monkeypatch.setattr(f"cfrec.{run}.time_epoch", lambda run, _: seen.append(run) or 1.0)
     estimate_seconds(block_config, 7, 5, 1_000)
     run = seen[0]
-    assert (run.ratings.n_users, run.ratings.n_movies, len(run.ratings)) == (7, 5, 1_000)
+    assert (run.ratings.n_users, run.ratings.n_movies, len(run.ratings)) == (7, 5, 35)  # no more pairs than there are
     assert set(run.ratings.user_idx.tolist()) == set(range(7))
     assert set(run.ratings.movie_idx.tolist()) == set(range(5))
     assert set(run.ratings.rating.tolist()) == {1, 2, 3, 4, 5}

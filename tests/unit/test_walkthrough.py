@@ -3,11 +3,12 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 import cfrec
 from cfrec.model import EmbeddingNet
 from cfrec.ratings import build_ratings
-from cfrec.walkthrough import likeness_cells, network_layers, network_text, walk_through
+from cfrec.walkthrough import factor_cells, network_layers, network_text, walk_through
 
 
 def block(movie_id):
@@ -20,11 +21,11 @@ def test_the_first_films_are_of_a_kind_and_the_others_are_not(trained, blocks):
     assert len({block(movie) for movie in shown.movie_ids[:3]}) == 1
     assert block(shown.movie_ids[3]) != block(shown.movie_ids[0])
     similar = cfrec.similar_movies(trained, shown.movie_ids[0], k=35).set_index("movie_id")["similarity"]
-    assert shown.likeness == pytest.approx(similar[shown.movie_ids[1]], abs=1e-5)
+    assert shown.similarity == pytest.approx(similar[shown.movie_ids[1]], abs=1e-5)
 
 
-def test_in_the_shipped_model_they_are_three_adventures(shipped):
-    assert set(walk_through(shipped).titles[:3]) == {"Raiders of the Lost Ark", "Back to the Future", "Indiana Jones and the Last Crusade"}
+def test_in_the_shipped_model_they_are_a_trilogy(shipped):
+    assert set(walk_through(shipped).titles[:3]) == {"Star Wars", "The Empire Strikes Back", "Return of the Jedi"}
 
 
 def test_real_ratings_are_shown_as_they_were_given(trained, blocks):
@@ -101,19 +102,19 @@ def test_the_smallest_models_can_be_shown(n_movies):
     pairs = [(user, movie) for user in "abcd" for movie in range(n_movies)]
     users, movies = np.array([u for u, _ in pairs], object), np.array([f"m{m}" for _, m in pairs], object)
     ratings = build_ratings(users, movies, np.linspace(1, 5, len(pairs)))
-    config = cfrec.TrainConfig.preset("quick", n_factors=2, n_likeness=2, epochs=2, device="cpu")
+    config = cfrec.TrainConfig.preset("quick", n_factors=2, epochs=2, device="cpu")
     trained = cfrec.train(*ratings.split(), config)
     for given in (ratings, None):
         shown = walk_through(trained, given)
         assert sorted(shown.movie_ids) == [f"m{m}" for m in range(n_movies)]
-        assert (shown.likeness is None) == (n_movies == 1)
+        assert (shown.similarity is None) == (n_movies == 1)
         assert len(shown.cells()) == shown.stars.size
-        assert len(likeness_cells(trained, shown)) == 2 * n_movies
+        assert len(factor_cells(trained, shown)) == 2 * n_movies
 
 
-def test_films_nothing_was_learned_of_have_no_likeness(trained):
+def test_films_nothing_was_learned_of_have_no_similarity(trained):
     flat = replace(trained, movie_factors=np.zeros_like(trained.movie_factors))
-    assert walk_through(flat).likeness is None
+    assert walk_through(flat).similarity is None
 
 
 def test_cells_are_the_table_row_by_row(trained, blocks):
@@ -128,15 +129,17 @@ def test_the_numbers_shown_are_those_in_which_the_films_differ_most(trained):
     factors = np.zeros((36, 4), np.float32)
     factors[:, 0], factors[:, 1], factors[:, 3] = 1, np.arange(36), np.arange(36) % 2
     shown = walk_through(trained)
-    cells = likeness_cells(replace(trained, movie_likeness=factors), shown, n_numbers=2)
+    cells = factor_cells(replace(trained, movie_factors=factors), shown, n_numbers=2)
     rows = [trained.movie_row(movie) for movie in shown.movie_ids]
     wide = cells.pivot(index="film", columns="number", values="value").loc[shown.titles]
     assert list(wide) == [2, 4]
     assert wide[2].tolist() == [float(row) for row in rows]
 
 
-def test_the_network_as_pytorch_prints_it(trained):
-    assert network_text(trained) == repr(EmbeddingNet(trained.n_users, trained.n_movies, trained.n_factors))
+def test_the_network_as_pytorch_prints_it(trained, chosen):
+    assert network_text(trained) == repr(EmbeddingNet(90, 36, 4))
+    assert network_text(chosen) == repr(EmbeddingNet(90, 36, 4, traits=torch.from_numpy(chosen.movie_traits.copy())))
+    assert "  (user_choice): Embedding(90, 6)" in network_text(chosen).splitlines()
 
 
 def test_layers_with_their_sizes(shipped):
@@ -145,7 +148,13 @@ def test_layers_with_their_sizes(shipped):
         ("user_bias", 943, 1, 943),
         ("movie_factors", 1_682, 32, 53_824),
         ("movie_bias", 1_682, 1, 1_682),
-        ("movie_likeness", 1_682, 128, 215_296),
     ]
     pd.testing.assert_frame_equal(network_layers(shipped), pd.DataFrame(expected, columns=["layer", "rows", "columns", "parameters"]))
     assert network_layers(shipped)["parameters"].sum() == shipped.n_parameters
+
+
+def test_choices_are_a_layer_and_traits_which_are_not_learned_are_none(chosen):
+    layers = network_layers(chosen)
+    assert layers["layer"].tolist() == ["user_factors", "user_bias", "movie_factors", "movie_bias", "user_choice"]
+    assert layers.iloc[-1].tolist() == ["user_choice", 90, 6, 540]
+    assert layers["parameters"].sum() == chosen.n_parameters
