@@ -62,7 +62,7 @@ def test_four_numbered_pictures_each_with_its_chart(open_page, shipped, no_data)
             f"filled with guesses. {shown.titles[0]}: ",
             f"8 taste numbers of 7 films; the highest popularity score: {shown.titles[best_of(shipped, shown)]}",
             f"Steps from {usual:.2f} stars",
-            "100 rounds",
+            "60 rounds",
         ],
         alts,
         strict=True,
@@ -87,11 +87,11 @@ def test_the_worked_example_adds_up_to_the_prediction(open_page, shipped, no_dat
         assert len(parts) == 4
         assert sum(round(100 * part) for part in parts) == round(100 * guess)
         assert guess == pytest.approx(float(cfrec.predict_ratings(shipped, [user_id], [movie_id])[0]), abs=0.0051)
-        assert rf"&= {guess:.2f}" in app.latex[1].value  # the formula with the same numbers
+        assert re.search(rf"(&=|\\to) {guess:.2f}", app.latex[1].value)  # the formula with the same numbers
 
 
 @pytest.mark.usefixtures("no_data")
-@pytest.mark.parametrize("how", [("adam", 0.5, 3), ("gibbs", 5.0, 4), ("gibbs", 50.0, 5)])
+@pytest.mark.parametrize("how", [("adam", 0.5, 3), ("gibbs", 50.0, 5)])
 def test_the_formula_and_its_numbers(open_page, models, blocks, how):
     """The steeper the sigmoid, the more digits."""
     method, margin, digits = how

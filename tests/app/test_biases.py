@@ -164,8 +164,8 @@ def test_sorted_by_how_far_the_average_is_off(open_page):
 @pytest.mark.parametrize(
     ("preset", "least", "order", "first"),
     [
-        ("Loved by everyone", 100, "Popularity score", "The Shawshank Redemption (1994)"),
-        ("Overrated by few votes", 2, "Average minus score", "The Saint of Fort Washington (1993)"),
+        ("Loved by everyone", 100, "Popularity score", "Casablanca (1942)"),
+        ("Overrated by few votes", 2, "Average minus score", "Prefontaine (1997)"),
     ],
 )
 def test_presets_set_the_other_widgets(open_page, preset, least, order, first):

@@ -1,6 +1,6 @@
 """How training grows from 100,000 ratings to 100 million: seconds an epoch and memory, and a drawing of them.
 
-    pip install vl-convert-python && python tests/benchmarks/growth.py [--draw .github/images/growth.png]
+    pip install vl-convert-python && python tests/benchmarks/growth.py [--draw FILE]
 
 Each size runs ``python -m cfrec bench`` in a process of its own, so that each has its own peak of memory.
 """

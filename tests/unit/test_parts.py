@@ -66,7 +66,9 @@ def test_the_parts_add_up_exactly_to_the_prediction(shipped):
 
 def test_where_all_begins_is_near_the_average_rating_whatever_the_offset(blocks):
     """A network without an offset holds the average in its biases: that is nobody's generosity and no film's popularity."""
-    config = cfrec.TrainConfig.preset("quick", n_factors=4, epochs=12, batch_size=64, device="cpu", start_at_mean=False)
+    config = cfrec.TrainConfig.preset(
+        "quick", n_factors=4, epochs=12, batch_size=64, device="cpu", method="adam", start_at_mean=False, margin_below=0.5, margin_above=0.5
+    )
     trained = cfrec.train(*blocks.split(), config)
     assert trained.offset == 0
     average = cfrec.explain_prediction(trained, 1, 100)["stars"].iloc[0]
