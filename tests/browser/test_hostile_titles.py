@@ -336,7 +336,7 @@ def test_an_uploaded_table_from_its_name_to_the_result_of_its_training(visit, ch
     page.get_by_role("button", name="Train", exact=True).click()
     expect(page.get_by_role("button", name="Use this model")).to_be_visible()
     expect(page.locator(CHART).first).to_be_visible()
-    expect(page.get_by_test_id("stMain")).to_contain_text(f"{SHOWN_NAME}.csv · 4 rounds")
+    expect(page.get_by_test_id("stMain")).to_contain_text(f"{SHOWN_NAME}.csv · {cfrec.TrainConfig.preset('quick').epochs} rounds")
     open_all(page)
     check(page)
     page.get_by_role("button", name="Use this model").click()
