@@ -54,9 +54,9 @@ def test_m5_a_visitor_is_told_that_the_disk_is_full(tmp_path):
         resource.prlimit(server.pid, resource.RLIMIT_FSIZE, (50_000, resource.RLIM_INFINITY))
         assert CAUSE in asyncio.run(train_and_use(server))
         asyncio.run(look_at_the_model_before(server))
-        assert [entry.name for entry in cfrec.list_models(server.models)] == ["ml-100k"]
+        assert [entry.name for entry in cfrec.list_models(server.models)] == ["ml-100k", "ml-latest-small"]
         assert cfrec.load_model(server.models / "ml-100k").version == before
         assert log < 50_000 > server.log.stat().st_size  # of which nothing was lost
         resource.prlimit(server.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
         assert "In use now, and stored as" in asyncio.run(train_and_use(server))  # negative control
-        assert len(cfrec.list_models(server.models)) == 2
+        assert len(cfrec.list_models(server.models)) == 3
