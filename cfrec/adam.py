@@ -35,7 +35,7 @@ Batch = tuple[Tensor, Tensor, Tensor]  # users, movies (int32), stars (float32)
 _CHUNK = 1 << 16  # ratings predicted at a time to measure the error
 _LARGE = 300_000  # ratings above which batches grow
 _MOST_STEPS = 100  # an epoch, above that
-_CHOICE_BATCH, _CHOICE_STEPS = 4_096, 20  # ratings a batch that choice learns from, if there are so many steps an epoch
+_CHOICE_BATCH, _CHOICE_STEPS = 4_096, 20  # least ratings in a batch with choice, as long as an epoch keeps 20 steps
 _FASTEST = 0.02  # learning rate that larger batches may raise it to
 _STATE = ("step", "exp_avg", "exp_avg_sq")  # what torch.optim.Adam keeps for each weight
 

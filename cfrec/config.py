@@ -133,7 +133,7 @@ class TrainConfig:
         return replace(self, epochs=max(self.epochs, _LEAST_BY_ADAM), **_BY_ADAM)
 
     def fitted_to(self, n_ratings: int) -> TrainConfig:
-        """For so many ratings: above two million, a recipe's sweeps are fewer and its factors at most 26, since each sweep learns more.
+        """The settings for a data set: above two million ratings, a recipe's sweeps are fewer and its factors at most 26.
 
         Numbers that differ from the recipe's were chosen by somebody, and stay.
         """

@@ -7,9 +7,9 @@ Users u, movies m; p_u, b_u, q_m, c_m in stars, r_um centred; s_u what u chooses
              c_m ~ N(v . f_m, 1 / l)                                   q_m ~ N(0, I / prior)
     choice   the loss of choice of ``fitting``, times alpha / 2, is minus the logarithm of a likelihood
 
-One sweep is an epoch: each row is the solution of a ridge regression given the rows of the other side, and a draw around it. So whoever
-has rated little is expected to like what people of the same choices like, and how strongly each row is held follows from the ratings, on
-any data. s_u is solved for and not drawn. The network is the mean of what the sweeps found: since choice holds the movies' factors in
+One sweep is an epoch: each row is the solution of a ridge regression given the rows of the other side, and a draw around it. So someone
+who has rated little is expected to like what people of the same choices like, and how strongly each row is held follows from the ratings,
+on any data. s_u is solved for and not drawn. The network is the mean of what the sweeps found: since choice holds the movies' factors in
 place, they do not turn from one sweep to the next, and rows can be averaged as they are.
 
 The sigmoid reaches far beyond the scale (the margins of the settings), so that within it it is nearly straight: factors and biases in
@@ -45,7 +45,7 @@ _FLATTENED = 0.18  # power of the spread of choices by which axes are shrunk
 _FORGOTTEN, _MOST_FORGOTTEN = 0.4, 8  # share of the sweeps, and number, before averaging begins
 _SAMPLE = 200_000  # training ratings by which the training loss is told
 _CHUNK = 1 << 14  # ratings whose loss is measured at a time
-_ROW_COST, _CHUNKS = 30, 64  # a row costs as much as so many ratings; parts that the threads share
+_ROW_COST, _CHUNKS = 30, 64  # a row costs as much as 30 ratings; parts that the threads share
 
 Floats = npt.NDArray[np.float64]
 

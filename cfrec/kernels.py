@@ -15,7 +15,7 @@ import numpy.typing as npt
 from cfrec.compiled import compiled, compiled_within
 from cfrec.ratings import FloatArray, IntArray
 
-LANES = 16  # rows of a design are a multiple of so many floats long
+LANES = 16  # the length of a design's rows is a multiple of this
 _U = np.uint64
 _0, _1, _4, _8, _SHIFT = _U(0), _U(1), _U(4), _U(8), _U(4)
 _TINY = np.float32(1e-12)

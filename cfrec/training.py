@@ -101,16 +101,12 @@ def train(
     if resume:
         run.restore(resume)
     checkpoints = _Checkpoints(run, on_checkpoint or _ignore, checkpoint_seconds if on_checkpoint else math.inf)
-
-    shown = -math.inf
+    snapshots = _Snapshots(run, on_snapshot or _ignore, snapshot_seconds if on_snapshot else math.inf)
 
     def after_epoch(metrics: EpochMetrics) -> None:
-        nonlocal shown
         (on_epoch or _ignore)(metrics)
         checkpoints.after_epoch()
-        if on_snapshot and time.monotonic() >= shown + snapshot_seconds:
-            shown = time.monotonic()
-            on_snapshot(_snapshot(run, metrics.epoch))
+        snapshots.after_epoch(metrics.epoch)
 
     outcome, advice = run.fit(after_epoch, stop or Event(), pause or Event())
     trained = _trained_model(run, outcome, advice, time.perf_counter() - started)
@@ -177,11 +173,21 @@ def _as_fitted(config: TrainConfig) -> TrainConfig:
     return config.for_adam()
 
 
-def _snapshot(run: Run, epoch: int) -> Snapshot:
-    arrays = [run.to_array(run.last[name]).view() for name in ("movie_factors", "movie_bias")]
-    for array in arrays:
-        array.flags.writeable = False
-    return Snapshot(epoch, *arrays)
+class _Snapshots:
+    """Hands over the movies as a run sees them, at most every given number of seconds."""
+
+    def __init__(self, run: Run, show: OnSnapshot, seconds: float) -> None:
+        self.run, self.show, self.seconds = run, show, seconds
+        self.due = math.inf if seconds == math.inf else 0.0
+
+    def after_epoch(self, epoch: int) -> None:
+        if time.monotonic() < self.due:
+            return
+        self.due = time.monotonic() + self.seconds
+        arrays = [self.run.to_array(self.run.last[name]).view() for name in ("movie_factors", "movie_bias")]
+        for array in arrays:
+            array.flags.writeable = False
+        self.show(Snapshot(epoch, *arrays))
 
 
 def _trained_model(run: Run, outcome: str, advice: str, fit_seconds: float) -> TrainedModel:
