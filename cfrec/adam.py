@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.nn.functional import mse_loss
 
 from cfrec.config import TrainConfig
-from cfrec.fitting import MustStop, Weights, penalties
+from cfrec.fitting import MustStop, Weights, effective_number, penalties
 from cfrec.model import EmbeddingNet
 from cfrec.ratings import FloatArray, Ratings
 from cfrec.torchrun import TorchRun
@@ -65,10 +65,10 @@ def row_pulls(train: Ratings, config: TrainConfig) -> dict[str, FloatArray]:
     pulls = {
         "user_factors": n_u * penalties(train.user_idx, train.n_users, config.user_l2, config.l2_exponent),
         "movie_factors": n_m * penalties(train.movie_idx, train.n_movies, config.movie_l2, config.l2_exponent)
-        + choice * config.movie_choice_l2 * (n_m + unseen * train.n_users),
+        + choice * config.movie_choice_l2 * (n_m + unseen * effective_number(n_u)),
         "user_bias": n_u * config.bias_l2,
         "movie_bias": n_m * config.bias_l2,
-        "user_choice": choice * config.user_choice_l2 * (n_u + unseen * train.n_movies),
+        "user_choice": choice * config.user_choice_l2 * (n_u + unseen * effective_number(n_m)),
     }
     return {name: (pull / len(train)).astype(np.float32) for name, pull in pulls.items() if pull.any()}
 

@@ -14,9 +14,10 @@ Where ``choice_weight`` is not 0, the network also learns from who rated what, w
 2008): user u chooses movie m by the score t = s_u . (q_m, f_m), f_m being the movie's traits, and choice_weight times this is added:
 
     sum over ratings (1 - t)^2 + unseen_weight * sum over all pairs t^2
-        + user_choice_l2 * sum_u (n_u + unseen_weight * n_movies) |s_u|^2 + movie_choice_l2 * sum_m (n_m + unseen_weight * n_users) |q_m|^2
+        + user_choice_l2 * sum_u (n_u + unseen_weight * M) |s_u|^2 + movie_choice_l2 * sum_m (n_m + unseen_weight * U) |q_m|^2
 
-(Rendle et al. 2021, "Revisiting the performance of iALS on item recommendation benchmarks", for penalties by frequency).
+(Rendle et al. 2021, "Revisiting the performance of iALS on item recommendation benchmarks", for penalties by frequency). M and U are the
+effective numbers of movies and users (``effective_number``): those that hardly anybody rates weigh little on the others.
 
 s and r count in a unit of stars in which the scale is about 4 wide, as MovieLens' are: there the unit is 1, on a scale from 0 to 100 it
 is 32. So the same settings suit every scale. A unit is a power of two, by which numbers are divided exactly.
@@ -47,6 +48,7 @@ OnEpoch = Callable[[EpochMetrics], object]
 MustStop = Callable[[], bool]  # waits while the run is paused
 Weights = dict[str, Any]  # arrays or tensors by name: user_factors, user_bias, movie_factors, movie_bias
 
+_ERAS = 5  # quantiles of the years
 _WARM_UP = 0.25  # share of the steps in which one_cycle rises
 _WORTHLESS = 1.2  # a run's loss is of no use if it is so many times that of guessing the mean
 _DIVERGED = 2.0  # an epoch has diverged if its training loss is this many times the lowest so far, and worse than guessing the mean
@@ -104,6 +106,10 @@ class Run(ABC):
     @abstractmethod
     def _set_memory(self, memory: Mapping[str, FloatArray]) -> None:
         """Go on from this."""
+
+    def network(self) -> Weights:
+        """The weights after the last whole epoch."""
+        return self.last
 
     @staticmethod
     def to_array(weight: Any) -> FloatArray:
@@ -245,27 +251,30 @@ class Run(ABC):
 def movie_traits(ratings: Ratings) -> FloatArray:
     """Traits of the movies for which a user can have an appetite: float32 (n_movies, n_traits), each of mean square 1.
 
-    A constant (how much somebody watches at all), popularity (the logarithm of the number of ratings), age (of the years since the film
-    came out, where they are known), both together, and whether it came out in the last two years of the data. ``movie_factors`` then need
-    not hold what was on show when.
+    A constant (how much somebody watches at all), popularity (the logarithm of the number of ratings), and, where years are known, the
+    era: how near the year a film came out is to each of some quantiles of the years, alone and times popularity. ``movie_factors`` then
+    need not hold what was on show when.
     """
-    popularity = _standard(np.log1p(np.bincount(ratings.movie_idx, minlength=ratings.n_movies)))
+    popularity = np.log1p(np.bincount(ratings.movie_idx, minlength=ratings.n_movies))
+    popularity = (popularity - popularity.mean()) / max(float(popularity.std()), 1e-9)
     columns = [np.ones(ratings.n_movies), popularity]
     years = (
         pd.to_numeric(ratings.movies["year"], errors="coerce").to_numpy(np.float64, na_value=np.nan) if "year" in ratings.movies else None
     )
     if years is not None and np.isfinite(years).any():
         years = np.where(np.isfinite(years), years, np.nanmedian(years))
-        age, new = _standard(np.log1p(years.max() - years)), (years >= years.max() - 2).astype(np.float64)
-        columns += [age, age * popularity, new, new * popularity]
+        knots = np.unique(np.quantile(years, np.linspace(0, 1, _ERAS)))
+        eras = [np.interp(years, knots, near) for near in np.eye(len(knots))[1:]]
+        columns += eras + [era * popularity for era in eras]
     table = np.column_stack(columns)
     traits: FloatArray = (table / np.sqrt(np.square(table).mean(axis=0)).clip(1e-6)).astype(np.float32)
     return traits
 
 
-def _standard(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    centred: npt.NDArray[np.float64] = values - values.mean()
-    return centred / max(float(centred.std()), 1e-9)
+def effective_number(counts: npt.NDArray[Any]) -> float:
+    """How many rows share the ratings, a row with few of them counting little: the inverse of the mean share of a rating's row."""
+    counts = counts.astype(np.float64)
+    return float(counts.sum() ** 2 / max(float(np.square(counts).sum()), 1.0))
 
 
 def penalties(rows: IntArray, n_rows: int, l2: float, exponent: float) -> FloatArray:

@@ -14,12 +14,12 @@ _NUMBER = 4  # bytes of a float32 or int32
 _LIBRARIES = 64_000_000  # that torch, BLAS and their threads take for themselves at their first use
 _PARTS = 48  # bytes a rating: the two parts of a split, the order it was drawn in, and the copy that is learned from
 _COPIES = {
-    "gibbs": 36,
+    "gibbs": 24,
     "adam": 44,
 }  # of the weights: as they are, last, best, in a checkpoint that is written, and what the method remembers
-_SWEEP = 120  # bytes a rating: their values and indices in two orders, for stars and for choice
-_CHOICE_COPIES = {"gibbs": 16, "adam": 44}  # of what users choose by
-_TRAITS = 6  # columns
+_SWEEP = 60  # bytes a rating: their values and indices in two orders, and what sorts them
+_CHOICE_COPIES = {"gibbs": 8, "adam": 44}  # of what users choose by
+_TRAITS = 10  # columns
 _LARGE, _CHOICE_BATCH = 300_000, 4_096  # as adam.in_large_batches has them
 
 

@@ -21,6 +21,7 @@ _LEAST_ERROR = 1e-8  # mean squared, of predictions between 0 and 1: ratings tha
 _LEAST_VARIANCE = 1e-6  # of the users' rows
 _LOVED = 0.08  # weight of predicted stars beside the likelihood to be chosen
 _LIKED_WEIGHT, _WEIGHTS = 0.6, (0.3, 1.9)  # a choice counts so much more for each star above the usual; at least and at most
+_CHOICE_L2, _LEAST_SHARE = 0.04, 1e-6  # of the inverse of the mean products of users' choices; what is added to their mean square
 _TASTE_L2 = 100.0  # of what is expected of people who choose alike, in users
 
 Floats = npt.NDArray[np.float64]
@@ -30,12 +31,13 @@ Floats = npt.NDArray[np.float64]
 class _Choice:
     """What the users of a model tell of someone new who chooses in some way.
 
-    design (n_movies, k): factors and traits; unseen (k, k): its products, weighted; taste (k + 1, n_factors + 1): factors and bias
-    that are expected, by (1, choice); precision (n_factors + 1, n_factors + 1): of what differs from them.
+    design (n_movies, k): factors and traits; held (k, k): its products, weighted as what is not seen, and what holds someone new to the
+    choices that users make; taste (k + 1, n_factors + 1): factors and bias that are expected, by (1, choice); precision
+    (n_factors + 1, n_factors + 1): of what differs from them.
     """
 
     design: FloatArray
-    unseen: Floats
+    held: Floats
     taste: Floats
     precision: Floats
 
@@ -53,21 +55,24 @@ class _Choice:
             taste = np.asarray(np.linalg.solve(known.T @ known + held, known.T @ rows), np.float64)
             rest = rows - known @ taste
             spread: Floats = (rest.T @ rest) / max(len(rows), 1) + _LEAST_VARIANCE * np.eye(rows.shape[1])
+            choices = known[:, 1:]
+            products = choices.T @ choices / max(len(choices), 1) + _LEAST_SHARE * np.square(choices).mean() * np.eye(choices.shape[1])
             unseen = trained.config.unseen_weight * (design.T @ design).astype(np.float64)
-            precision = np.asarray(np.linalg.inv(spread), np.float64)
-            _KNOWN[trained] = cls(design, unseen, taste, precision)
+            held = unseen + _CHOICE_L2 * np.linalg.inv(products)
+            _KNOWN[trained] = cls(design, held, taste, np.asarray(np.linalg.inv(spread), np.float64))
         return _KNOWN[trained]
 
     def fold_in(self, trained: TrainedModel, rows: list[int], stars: Floats) -> Floats:
-        """What someone chooses by, who gave these stars: the loss of choice at its minimum, movies liked counting more; (k,)."""
+        """What someone chooses by, who gave these stars: where the loss of choice is least, movies liked counting more; (k,).
+
+        It is held as users' choices are spread, whatever the axes: ``_CHOICE_L2 s' (mean of s s')^-1 s``.
+        """
         low, high, _ = trained.scale
         unit = max(high - low, 1e-9) / 4
         usual = float(trained.to_stars(np.zeros(1, np.float32) + np.float32(trained.offset))[0])
         weights = (1 + _LIKED_WEIGHT * (stars - usual) / unit).clip(*_WEIGHTS)
         x = self.design[rows].astype(np.float64)
-        config = trained.config
-        held = config.user_choice_l2 * (len(rows) + config.unseen_weight * trained.n_movies)
-        choice: Floats = np.linalg.solve((x.T * weights) @ x + self.unseen + held * np.eye(x.shape[1]), x.T @ weights)
+        choice: Floats = np.linalg.solve((x.T * weights) @ x + self.held, x.T @ weights)
         return choice
 
 

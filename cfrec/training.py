@@ -184,7 +184,8 @@ class _Snapshots:
         if time.monotonic() < self.due:
             return
         self.due = time.monotonic() + self.seconds
-        arrays = [self.run.to_array(self.run.last[name]).view() for name in ("movie_factors", "movie_bias")]
+        network = self.run.network()
+        arrays = [self.run.to_array(network[name]).view() for name in ("movie_factors", "movie_bias")]
         for array in arrays:
             array.flags.writeable = False
         self.show(Snapshot(epoch, *arrays))

@@ -119,7 +119,7 @@ def test_neighbours_are_compared_where_they_differ(open_page, table, models, no_
     button(app, "Train").click().run()
     run_to_the_end(app)
     button(app, "Use this model").click().run()
-    app.number_input(key="n_factors_quick").set_value(26 if same else 3).run()
+    app.number_input(key="n_factors_quick").set_value(31 if same else 3).run()
     button(app, "Train").click().run()
     run_to_the_end(app)
     assert says(app, "The same in both") is same
@@ -612,7 +612,7 @@ def test_another_run_can_be_watched_from_the_address_of_an_old_one(open_page, wa
 @pytest.mark.parametrize("value", ["1e9", "nan", "x", "-3"])
 def test_an_impossible_number_in_the_address_is_left_aside(open_page, no_data, value):
     app = open_page("train", {"epochs_balanced": value, "learning_rate_balanced": value})
-    assert app.number_input(key="epochs_balanced").value == 12
+    assert app.number_input(key="epochs_balanced").value == 7
 
 
 @pytest.mark.parametrize("value", ["inf", "-inf", "1e400"])

@@ -104,7 +104,7 @@ def test_the_comparison_is_not_blind(table):
     stop = threading.Event()
     cfrec.train(*ratings.split(), replace(config, seed=1), on_epoch=lambda m: stop.set(), stop=stop, on_checkpoint=kept.append)
     forged = replace(kept[0], config=config)
-    assert _differences(ratings, config, forged, 3)["last.movie_factors"] > 0
+    assert _differences(ratings, config, forged, 3)["memory.drawn.movie"] > 0
 
 
 @counted(sample=5, full=100)

@@ -54,8 +54,8 @@ STARS = 0.75**2 + 0.75**2 + 1.25**2  # squared errors
 STARS_L2 = 0.3 * 1.5 * L**2 + 0.2 + 0.1 * (2 * L**2 + (2 * L) ** 2)
 # features are [0, 1], [0, 2], [1, 0]: t = 0.25, 0.5, 0.5 of user 0 and -1, -2, 2 of user 1
 CHOSEN, ALL_PAIRS = 0.75**2 + 0.5**2 + 1**2, 0.25**2 + 0.5**2 + 0.5**2 + 1 + 4 + 4
-# |s_0|^2 = 0.3125, weight 2 + 0.5 * 3;  |s_1|^2 = 5, weight 1 + 0.5 * 3;  |q_2|^2 = 1, weight 1 + 0.5 * 2
-CHOICE_L2 = 0.1 * (3.5 * 0.3125 + 2.5 * 5) + 0.2 * 2
+# |s_0|^2 = 0.3125, weight 2 + 0.5 * 3;  |s_1|^2 = 5, weight 1 + 0.5 * 3;  |q_2|^2 = 1, weight 1 + 0.5 * 3^2 / (2^2 + 1^2)
+CHOICE_L2 = 0.1 * (3.5 * 0.3125 + 2.5 * 5) + 0.2 * 1.9
 
 
 def test_the_loss_of_stars_by_hand():
@@ -115,8 +115,8 @@ def plain_loss(ratings, config, weights, traits):
         total += config.choice_weight * (1 - s[u] @ x[m]) ** 2
     for u, m in itertools.product(range(len(p)), range(len(q))):
         total += config.choice_weight * config.unseen_weight * (s[u] @ x[m]) ** 2
-    total += config.choice_weight * config.user_choice_l2 * (n_u + config.unseen_weight * len(q)) @ (s**2).sum(1)
-    total += config.choice_weight * config.movie_choice_l2 * (n_m + config.unseen_weight * len(p)) @ (q**2).sum(1)
+    total += config.choice_weight * config.user_choice_l2 * (n_u + config.unseen_weight * n_m.sum() ** 2 / (n_m**2).sum()) @ (s**2).sum(1)
+    total += config.choice_weight * config.movie_choice_l2 * (n_m + config.unseen_weight * n_u.sum() ** 2 / (n_u**2).sum()) @ (q**2).sum(1)
     return total / len(ratings)
 
 

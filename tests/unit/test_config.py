@@ -117,12 +117,12 @@ def test_data_of_up_to_two_million_ratings_leaves_a_recipe_as_it_is():
 @pytest.mark.parametrize(
     ("preset", "n_ratings", "wanted"),
     [
-        ("balanced", 2_000_001, (26, 12)),
-        ("balanced", 4_000_000, (26, 6)),
-        ("balanced", 32_000_000, (26, 4)),  # no fewer than four
-        ("quick", 20_000_000, (min(26, TrainConfig.preset("quick").n_factors), 4)),
+        ("balanced", 2_000_001, (26, 7)),
+        ("balanced", 3_000_000, (26, 5)),
+        ("balanced", 32_000_000, (26, 3)),  # no fewer than three
+        ("quick", 20_000_000, (min(26, TrainConfig.preset("quick").n_factors), 3)),
         ("accurate", 20_000_000, (26, round(TrainConfig.preset("accurate").epochs / 10))),
-        ("accurate", 10**9, (26, 4)),
+        ("accurate", 10**9, (26, 3)),
         ("seed", 32_000_000, (50, 30)),  # adam goes through all of it as often as it is told
     ],
 )

@@ -3,10 +3,13 @@ from threading import Event
 
 import numpy as np
 import pytest
+import torch
 
 import cfrec
+from cfrec.adam import Loss
 from cfrec.config import TrainConfig
 from cfrec.gibbs import GibbsRun
+from cfrec.model import EmbeddingNet
 from cfrec.ratings import build_ratings
 
 
@@ -19,21 +22,21 @@ def trained(blocks):
     return cfrec.train(*blocks.split(), config_of())
 
 
-def company(seed=0, n_users=80, n_movies=60):
-    """Each of two camps rates its own movies, nearly all; whoever strays rates the other camp's by chance. Movies differ by camp alone."""
+def company(seed=0, n_users=80, n_movies=60, n_camps=2):
+    """Each of some camps rates its own movies most; whoever strays rates the other camps' by chance. Movies differ by camp alone."""
     random = np.random.default_rng(seed)
-    camp_user, camp_movie = np.arange(n_users) % 2, np.arange(n_movies) % 2
+    camp_user, camp_movie = np.arange(n_users) % n_camps, np.arange(n_movies) % n_camps
     rates = random.random((n_users, n_movies)) < np.where(camp_user[:, None] == camp_movie, 0.35, 0.03)
     users, movies = np.nonzero(rates)
     stars = np.where(camp_movie[movies] == 0, 4.0, 3.0) + random.choice([-1, 0, 1], len(users))
     return build_ratings(users, movies, stars)
 
 
-def camps_kept(trained):
+def camps_kept(trained, n_camps=2):
     """The share of neighbours that are of the movie's own camp."""
     ids = trained.movies["movie_id"].tolist()
     near = [cfrec.similar_movies(trained, movie, k=5)["movie_id"].to_numpy() for movie in ids]
-    return np.mean([(found % 2 == movie % 2).mean() for movie, found in zip(ids, near, strict=True)])
+    return np.mean([(found % n_camps == movie % n_camps).mean() for movie, found in zip(ids, near, strict=True)])
 
 
 def test_it_finds_the_blocks(trained, blocks):
@@ -64,49 +67,107 @@ def test_who_rated_what_is_in_the_movies_factors():
     assert stars_alone.user_choice is None
 
 
-def test_choice_is_at_the_bottom_of_its_loss(blocks):
-    """The users' choice vectors, given the movies': no small step makes the loss of ``fitting`` smaller."""
+@pytest.fixture
+def solved(blocks):
+    """A run whose users, and then whose movies, have been solved for; and the loss of choice as ``fitting`` writes it, with all pairs."""
     train, valid = blocks.split()
     config = config_of(epochs=1)
     run = GibbsRun(train, valid, config)
-    movies = np.hstack([run.draws["movie"][:, :4], run.traits]).astype(float)
-    run._choose(np.random.default_rng(0))
-    chosen = np.zeros((train.n_users, train.n_movies))
-    chosen[train.user_idx, train.movie_idx] = 1
-    held = config.user_choice_l2 * (chosen.sum(1) + config.unseen_weight * train.n_movies)
-
-    def loss(choice):
-        t = choice @ movies.T
-        return (chosen * (1 - t) ** 2).sum() + config.unseen_weight * (t**2).sum() + held @ (choice**2).sum(1)
-
-    best, random = run.latest["choice"].astype(float), np.random.default_rng(1)
-    assert best.any()
-    for _ in range(20):
-        assert loss(best + 0.05 * random.normal(size=best.shape)) > loss(best)
-
-
-def test_movies_are_at_the_bottom_of_both_losses(blocks):
-    """The movies' means, given the users: the derivative of stars and choice together, in each number, is nothing beside its parts."""
-    train, valid = blocks.split()
-    config = config_of(epochs=1)
-    run = GibbsRun(train, valid, config)
-    run._choose(np.random.default_rng(0))
-    run._draw_users(np.random.default_rng(0))
-    users, choice, trust = run.draws["user"].astype(float), run.latest["choice"].astype(float), run.prior["evenness"].copy()
-    run._draw_movies(np.random.default_rng(0))
-    q, bias, d = run.latest["movie"][:, :4].astype(float), run.latest["movie"][:, 4].astype(float), 4
     rated = np.zeros((train.n_users, train.n_movies))
-    stars = np.full(rated.shape, run.mean)
-    rated[train.user_idx, train.movie_idx], stars[train.user_idx, train.movie_idx] = 1, train.rating
-    missed = rated * trust[:, None] * (stars - run.mean - users[:, d:] - bias - users[:, :d] @ q.T)
-    t = choice[:, :d] @ q.T + choice[:, d:] @ run.traits.T
-    held = config.movie_choice_l2 * (rated.sum(0) + config.unseen_weight * train.n_users)
-    parts = [
-        run.alpha * missed.T @ users[:, :d],
-        config.choice_weight * run.alpha * (rated * (1 - t) - config.unseen_weight * t).T @ choice[:, :d],
-        -config.choice_weight * run.alpha * held[:, None] * q - 0.3 * q,
-    ]
-    assert np.abs(sum(parts)).max() < 1e-3 * np.abs(parts[1]).max()
+    rated[train.user_idx, train.movie_idx] = 1
+    n_u, n_m = rated.sum(1), rated.sum(0)
+    held_u = config.user_choice_l2 * (n_u + config.unseen_weight * n_m.sum() ** 2 / (n_m**2).sum())
+    held_m = config.movie_choice_l2 * (n_m + config.unseen_weight * n_u.sum() ** 2 / (n_u**2).sum())
+
+    def loss(users, movies):
+        t = users @ np.hstack([movies, run.traits]).T
+        seen = (rated * (1 - t) ** 2).sum() + config.unseen_weight * (t**2).sum()
+        return seen + held_u @ (users**2).sum(1) + held_m @ (movies**2).sum(1)
+
+    return run, loss
+
+
+def test_choice_is_at_the_bottom_of_its_loss_for_users_and_then_for_movies(solved):
+    """No small step makes it smaller."""
+    run, loss = solved
+    random, start = np.random.default_rng(1), run.choice["movie"].astype(float)
+    run._choose(random)
+    users = run.choice["user"].astype(float)
+    run._place(random)
+    movies = run.choice["movie"].astype(float)
+    assert loss(users, movies) < loss(users, start)
+    for _ in range(20):
+        assert loss(users + 0.05 * random.normal(size=users.shape), start) > loss(users, start)
+        assert loss(users, movies + 0.05 * random.normal(size=movies.shape)) > loss(users, movies)
+
+
+def test_rounds_of_both_come_to_rest_where_autograd_finds_no_slope(blocks):
+    """Two solvers of one loss: where alternating least squares have come to, gradient descent would stay."""
+    train, valid = blocks.split()
+    config = config_of(n_factors=4, choice_weight=1.0)  # two of the four are for choice
+    run = GibbsRun(train, valid, config)
+    net = EmbeddingNet(train.n_users, train.n_movies, 2, traits=torch.as_tensor(run.traits))
+    loss = Loss(train, replace(config, method="adam", n_factors=2, user_l2=0.0, movie_l2=0.0, bias_l2=0.0), "cpu")
+    pairs = torch.as_tensor(train.user_idx), torch.as_tensor(train.movie_idx)
+
+    def slopes():
+        weights = net.user_choice.weight, net.movie_factors.weight
+        with torch.no_grad():
+            for weight, side in zip(weights, ("user", "movie"), strict=True):
+                weight.copy_(torch.as_tensor(run.choice[side]))
+        penalty = sum(loss.pulls[name] @ net.get_parameter(f"{name}.weight").square().sum(1) for name in ("user_choice", "movie_factors"))
+        return max(slope.abs().max().item() for slope in torch.autograd.grad(loss.of_choice(net, *pairs) + penalty, weights))
+
+    run._choose(np.random.default_rng(0))
+    steep = slopes()
+    for _ in range(300):
+        run._place(np.random.default_rng(0))
+        run._choose(np.random.default_rng(0))
+    assert slopes() < 0.01 * steep
+
+
+def test_the_network_predicts_what_the_mean_of_the_draws_does(blocks):
+    """Axes, lengths, biases and traits are dealt out anew for the network, and no score of any pair changes: neither stars nor choice."""
+    train, valid = blocks.split()
+    run = GibbsRun(train, valid, config_of(epochs=3))
+    for epoch in (1, 2, 3):
+        run._pass(epoch, lambda: False)
+    run.last = run._weights()
+    net, k = run.network(), run.k
+    users, movies = run.mean_rows["user"].astype(float), run.mean_rows["movie"].astype(float)
+    stars = users[:, :k] @ movies[:, :k].T + users[:, k:] + movies[:, k]
+    scores = net["user_factors"] @ net["movie_factors"].T + net["user_bias"][:, None] + net["movie_bias"]
+    assert scores * run.slope == pytest.approx(stars, abs=1e-4)
+    assert np.ptp(stars) > 1  # in standard deviations: there is something to keep
+    chosen = run.choice["user"].astype(float) @ np.hstack([run.choice["movie"], run.traits]).T
+    assert net["user_choice"] @ np.hstack([net["movie_factors"], run.traits]).T == pytest.approx(chosen, abs=1e-4)
+    products = net["movie_factors"].T @ net["movie_factors"]
+    assert np.abs(products - np.diag(np.diag(products))).max() < 1e-3 * products[0, 0]  # principal axes
+
+
+def test_the_mean_of_products_is_that_of_the_draws(blocks):
+    """Of two draws with one factor each, kept as two factors: exactly the mean of both products."""
+    run = GibbsRun(*blocks.split(), config_of(n_factors=2, choice_weight=0.0))
+    random, products = np.random.default_rng(0), []
+    for _ in range(2):
+        rows = {side: random.normal(size=(n, 3)).astype(np.float32) for side, n in run.sizes.items()}
+        for part in rows.values():
+            part[:, 1] = 0
+        run._average(rows)
+        products.append(rows["user"][:, :2].astype(float) @ rows["movie"][:, :2].T)
+    users, movies = run.mean_rows["user"], run.mean_rows["movie"]
+    assert users[:, :2] @ movies[:, :2].T == pytest.approx(sum(products) / 2, abs=1e-4)
+
+
+def test_two_factors_or_one_epoch_give_poorer_neighbours():
+    train, valid = company(n_users=600, n_movies=400, n_camps=20).split()
+    default, flat, short = (
+        camps_kept(cfrec.train(train, valid, TrainConfig.preset(device="cpu", **change)), 20)
+        for change in ({}, {"n_factors": 2}, {"epochs": 1})
+    )
+    assert default > 0.7
+    assert flat < 0.3
+    assert short < 0.5
 
 
 def test_stopped_and_resumed_it_comes_to_the_same_bits(blocks):
@@ -117,7 +178,7 @@ def test_stopped_and_resumed_it_comes_to_the_same_bits(blocks):
     resumed, whole = cfrec.train(train, valid, config_of(), resume=stopped), cfrec.train(train, valid, config_of())
     for name, array in whole.weights().items():
         assert (resumed.weights()[name] == array).all(), name
-    wrong = {name: array * np.float32(1.5) if name == "memory.draw.movie" else array for name, array in stopped.state.arrays.items()}
+    wrong = {name: array * np.float32(1.5) if name == "memory.drawn.movie" else array for name, array in stopped.state.arrays.items()}
     other = cfrec.train(train, valid, config_of(), resume=replace(stopped, state=replace(stopped.state, arrays=wrong)))
     assert not (other.movie_factors == whole.movie_factors).all()  # the check is not blind
 

@@ -43,18 +43,19 @@ def test_fold_in_is_at_the_bottom_of_its_loss(chosen):
         assert loss(best + 0.02 * rng.normal(size=best.size)) > loss(best)
 
 
-def test_what_a_newcomer_chooses_by_is_at_the_bottom_of_the_loss_of_choice(chosen):
+def test_what_a_newcomer_chooses_by_is_at_the_bottom_of_the_loss_held_as_users_choices_are_spread(chosen):
     stars = {100: 5.0, 101: 5.0}  # alike, so that both weigh the most a liked film can
     design = np.hstack([chosen.movie_factors, chosen.movie_traits]).astype(float)
     rows = [chosen.movie_row(m) for m in stars]
     config, best = chosen.config, fold_in(chosen, stars).choice.astype(float)
     usual = float(chosen.to_stars(np.float32([chosen.offset]))[0])
+    products = chosen.user_choice.T.astype(float) @ chosen.user_choice / chosen.n_users
+    products += 1e-6 * np.trace(products) / len(products) * np.eye(len(products))
     weight = min(1 + 0.6 * (5 - usual) / ((chosen.scale[1] - chosen.scale[0]) / 4), 1.9)
 
     def loss(choice):
-        held = config.user_choice_l2 * (2 + config.unseen_weight * chosen.n_movies)
         t = design @ choice
-        return weight * ((1 - t[rows]) ** 2).sum() + config.unseen_weight * (t**2).sum() + held * choice @ choice
+        return weight * ((1 - t[rows]) ** 2).sum() + config.unseen_weight * (t**2).sum() + 0.04 * choice @ np.linalg.solve(products, choice)
 
     rng = np.random.default_rng(0)
     for _ in range(50):
@@ -73,9 +74,9 @@ def test_fold_in_with_one_factor_by_hand(trained):
 
 def test_the_score_adds_up_and_the_dial_turns_it_to_what_is_loved(chosen):
     asked = {100: 5.0, 101: 5.0}
-    suits, loved = (cfrec.recommend(chosen, asked, k=1_000, loved=dial) for dial in (0.0, 100.0))
+    suits, loved = (cfrec.recommend(chosen, asked, k=1_000, loved=dial) for dial in (0.0, 1e6))
     for table in (suits, loved):
-        assert (table["chosen"] + table["liked"]).to_numpy() == pytest.approx(table["score"].to_numpy(), abs=1e-12)
+        assert (table["chosen"] + table["liked"]).to_numpy() == pytest.approx(table["score"].to_numpy(), rel=1e-12, abs=1e-12)
         assert table["score"].is_monotonic_decreasing
     assert suits["chosen"].is_monotonic_decreasing
     assert loved["predicted"].is_monotonic_decreasing
