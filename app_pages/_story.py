@@ -54,6 +54,8 @@ def tell_end(outcome: str, history: Sequence[EpochMetrics], best_epoch: int, mis
     }[outcome]
     if best_epoch == 0:
         return f"{how} Nothing was learned."
+    if baselines and not any(baselines.values()):
+        return f"{how} Every rating is the same, so there are no stars to guess: who rated what is all that was learned."
     text = f"{how} Kept: round {best_epoch}, with an average miss of {miss:.3f} stars"
     gains = {BASELINES[name]: sqrt(loss) - miss for name, loss in baselines.items()}
     compared = [f"{abs(gain):.3f} {'better' if gain >= 0 else 'worse'} than {name}" for name, gain in gains.items()]

@@ -125,6 +125,8 @@ def train_model(args: Namespace) -> None:
         raise ConfigError((trained.advice or "Stopped before anything was learned.") + unchanged)
     if trained.advice:
         show(trained.advice)
+    if trained.user_choice is not None and not np.ptp(part.rating):
+        show("Every rating is the same, so there are no stars to guess: who rated what is all that was learned.")
     if out:
         storage.save_model(trained, out, resumable=args.resumable or trained.outcome == "stopped")
     result = _training_result(trained, time.perf_counter() - started) | {"out": out}

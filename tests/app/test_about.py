@@ -62,7 +62,7 @@ def test_four_numbered_pictures_each_with_its_chart(open_page, shipped, no_data)
             f"filled with guesses. {shown.titles[0]}: ",
             f"8 taste numbers of 7 films; the highest popularity score: {shown.titles[best_of(shipped, shown)]}",
             f"Steps from {usual:.2f} stars",
-            "60 rounds",
+            "50 rounds",
         ],
         alts,
         strict=True,

@@ -90,7 +90,7 @@ def test_the_table_has_one_row_a_model_that_can_be_loaded(page, shipped, trained
     figures = table(page, "rmse").set_index("model")
     assert figures.index.tolist() == ["blocks", "blocks 2", SHIPPED]
     assert figures.loc[SHIPPED, ["recipe", "rounds", "best_epoch", "n_factors", "n_movies", "n_users"]].tolist() == [
-        *("accurate", 60, 60, 58, 1682, 943)
+        *("accurate", 50, 50, 73, 1682, 943)
     ]
     assert figures.loc[SHIPPED, "rmse"] == shipped.metrics["rmse"]
     assert figures.loc["blocks", ["n_movies", "n_train", "n_valid"]].tolist() == [36, trained.n_train, trained.n_valid]

@@ -48,6 +48,13 @@ def test_each_kind_of_end(outcome, wanted):
     )
 
 
+def test_where_all_stars_are_the_same_there_are_none_to_guess():
+    told = tell_end("completed", history((0.0, 0.0)), 1, 0.0, dict.fromkeys(BASELINES, 0.0))
+    assert (
+        told == "**Done after 1 round.** Every rating is the same, so there are no stars to guess: who rated what is all that was learned."
+    )
+
+
 def test_a_run_that_learned_nothing():
     assert tell_end("completed", history((2.0, 2.0)), 0, 1.0, BASELINES).startswith("**Nothing was learned:**")
     astray = tell_end("diverged", history((2.0, 2.0)), 0, 1.0, BASELINES)

@@ -65,6 +65,14 @@ def test_train_says_what_happened_in_words(capsys, csv):
     assert err.startswith("epoch 1/2  train ")  # not a terminal: a line an epoch
 
 
+def test_where_all_stars_are_the_same_it_says_that_there_are_none_to_guess(capsys, tmp_path):
+    path = tmp_path / "watched.csv"
+    path.write_text("user,item,rating\n" + "".join(f"{u},{m},1\n" for u, m, _ in ROWS))
+    told = {weight: run(capsys, "train", "--ratings", path, "--preset", "quick", "--choice-weight", weight) for weight in (5, 0)}
+    assert "there are no stars to guess: who rated what is all that was learned" in "".join(told[5][1:])
+    assert "no stars to guess" not in "".join(told[0][1:])  # nothing else was learned there
+
+
 def test_resume_goes_on_where_the_run_ended(capsys, csv, tmp_path):
     whole = run_json(capsys, "train", "--ratings", csv, "--preset", "quick", "--epochs", 3, "--schedule", "constant")
     out = tmp_path / "m"
