@@ -165,7 +165,7 @@ def _add_recommend(commands_: _Commands[_Parser]) -> None:
     parser = _command(commands_, "recommend", commands.recommend_movies, "Movies for someone who rated a few, with the reasons.")
     parser.add_argument("--rate", action="append", required=True, metavar="TITLE=STARS", help='your rating, such as "Fargo=4.5"; repeat it')
     parser.add_argument("--min-ratings", type=int, default=20, metavar="N", help="only movies with at least N ratings (default: 20)")
-    parser.add_argument("--loved", type=float, default=0.08, metavar="W", help="0: what suits you; 1: what is loved best (default: 0.08)")
+    parser.add_argument("--loved", type=float, default=0.1, metavar="W", help="0: what suits you; 1: what is loved best (default: 0.1)")
     _add_model(parser, 10)
 
 

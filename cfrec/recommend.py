@@ -19,7 +19,7 @@ _STEPS = 8  # Gauss-Newton converges in three or four
 _LEAST_L2 = 0.05  # for models trained without a penalty per rating: a few stars must not fix fifty numbers
 _LEAST_ERROR = 1e-8  # mean squared, of predictions between 0 and 1: ratings that are all the same leave none, and then nothing is a penalty
 _LEAST_VARIANCE = 1e-6  # of the users' rows
-_LOVED = 0.08  # weight of predicted stars beside the likelihood to be chosen
+_LOVED, _FEW = 0.1, 10  # weight of predicted stars beside the likelihood to be chosen; of n ratings it is n / (n + 10) of that
 _LIKED_WEIGHT, _WEIGHTS = 0.6, (0.3, 1.9)  # a choice counts so much more for each star above the usual; at least and at most
 _CHOICE_L2, _LEAST_SHARE = 0.04, 1e-6  # of the inverse of the mean products of users' choices; what is added to their mean square
 _TASTE_L2 = 100.0  # of what is expected of people who choose alike, in users
@@ -165,6 +165,7 @@ def recommend(
         Only movies with at least as many ratings.
     loved : float
         Weight of a predicted star beside the likelihood to be chosen: 0 suits the visitor's choices alone, 1 ranks by what is loved best.
+        With few stars the weight is less, since they tell less of what somebody likes than of what somebody chooses.
         Models that learned from stars alone rank by predicted stars.
 
     Returns
@@ -172,8 +173,8 @@ def recommend(
     DataFrame
         Best first: movie_id, title, predicted (stars); the parts that add up to ``predicted`` exactly, in stars: average (what anybody
         gives anything), movie (how good it is in itself), visitor (how generous the visitor is), taste (how the two match); and those
-        that add up to the ``score`` it is ranked by: chosen (how likely the visitor chooses it, about 0 to 1) and liked (``loved`` times
-        the predicted stars on a scale 4 wide).
+        that add up to the ``score`` it is ranked by: chosen (how likely the visitor chooses it, about 0 to 1) and liked (the
+        predicted stars on a scale 4 wide, times ``loved * n / (n + 10)`` with n stars given).
 
     Raises
     ------
@@ -186,7 +187,8 @@ def recommend(
     parts = np.diff(levels, axis=0, prepend=0)
     if known is not None and newcomer.choice is not None:
         low, high, _ = trained.scale
-        chosen, liked = known.design @ newcomer.choice, loved * (levels[-1] - low) / (max(high - low, 1e-9) / 4)
+        weight = loved * len(stars) / (len(stars) + _FEW)
+        chosen, liked = known.design @ newcomer.choice, weight * (levels[-1] - low) / (max(high - low, 1e-9) / 4)
     else:
         chosen, liked = np.zeros(trained.n_movies), taste + trained.movie_bias.astype(np.float64)
     score = chosen + liked
