@@ -183,20 +183,26 @@ def recommend(
     """
     newcomer, known = fold_in(trained, stars), _Choice.of(trained)
     taste = trained.movie_factors @ newcomer.factors
-    levels = star_levels(trained, newcomer.bias, taste, trained.movie_bias)  # (4, n_movies): stars as each part joins
-    parts = np.diff(levels, axis=0, prepend=0)
     if known is not None and newcomer.choice is not None:
         low, high, _ = trained.scale
         weight = loved * len(stars) / (len(stars) + _FEW)
-        chosen, liked = known.design @ newcomer.choice, weight * (levels[-1] - low) / (max(high - low, 1e-9) / 4)
+        predicted = trained.to_stars(taste + trained.movie_bias + np.float32(newcomer.bias + trained.offset))
+        chosen, liked = known.design @ newcomer.choice, weight * (predicted - low) / (max(high - low, 1e-9) / 4)
     else:
         chosen, liked = np.zeros(trained.n_movies), taste + trained.movie_bias.astype(np.float64)
+    allowed = trained.movies["n_ratings"].to_numpy() >= min_ratings
+    allowed[[trained.movie_row(movie_id) for movie_id in stars]] = False
     score = chosen + liked
-    allowed = (trained.movies["n_ratings"].to_numpy() >= min_ratings) & ~trained.movies["movie_id"].isin(list(stars)).to_numpy()
-    rows = np.flatnonzero(allowed)
-    rows = rows[np.argsort(-score[rows], kind="stable")[:k]]
-    table = trained.movies.loc[rows, ["movie_id", "title"]].reset_index(drop=True)
-    named = zip(("average", "movie", "visitor", "taste"), parts, strict=True)
-    return table.assign(
-        predicted=levels[-1][rows], **{name: part[rows] for name, part in named}, chosen=chosen[rows], liked=liked[rows], score=score[rows]
-    )
+    rows = _highest(score, np.flatnonzero(allowed), k)
+    levels = star_levels(trained, newcomer.bias, taste[rows], trained.movie_bias[rows])  # (4, k): stars as each part joins
+    parts = zip(("average", "movie", "visitor", "taste"), np.diff(levels, axis=0, prepend=0), strict=True)
+    table = trained.movies.iloc[rows][["movie_id", "title"]].reset_index(drop=True)
+    return table.assign(predicted=levels[-1], **dict(parts), chosen=chosen[rows], liked=liked[rows], score=score[rows])
+
+
+def _highest(score: Floats, rows: npt.NDArray[np.intp], k: int) -> npt.NDArray[np.intp]:
+    """The k rows of the highest scores, the highest first; of equal ones the first first."""
+    if 0 < k < len(rows):
+        least = np.partition(score[rows], len(rows) - k)[len(rows) - k]
+        rows = rows[score[rows] >= least]
+    return rows[np.argsort(-score[rows], kind="stable")[:k]]

@@ -5,7 +5,7 @@ import pytest
 
 import cfrec
 from cfrec.errors import ConfigError, NotFoundError
-from cfrec.recommend import _Choice, _prior, fold_in
+from cfrec.recommend import _Choice, _highest, _prior, fold_in
 
 
 def test_someone_who_loves_a_block_is_recommended_its_films(trained):
@@ -123,3 +123,8 @@ def test_stars_fold_into_a_model_without_any_error(trained):
     factors, bias = newcomer.factors, newcomer.bias
     assert np.isfinite([*factors, bias]).all()
     assert cfrec.recommend(perfect, {100: 5.0})["predicted"].between(*trained.scale[:2]).all()
+
+
+def test_of_equal_scores_the_first_come_first_and_no_more_than_asked_for():
+    score, rows = np.array([1.0, 3.0, 2.0, 3.0, 2.0, 9.0]), np.arange(5)
+    assert [_highest(score, rows, k).tolist() for k in (0, 1, 3, 5, 9)] == [[], [1], [1, 3, 2], [1, 3, 2, 4, 0], [1, 3, 2, 4, 0]]
