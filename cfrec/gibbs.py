@@ -111,7 +111,7 @@ class GibbsRun(Run):
             "user": np.zeros((self.sizes["user"], d + self.features.shape[1]), np.float32),
             "movie": _START_STD * random.standard_normal((self.sizes["movie"], d), np.float32),
         }
-        self.known: dict[str, tuple[FloatArray, Floats]] = {}  # what rows are expected by
+        self.known: dict[str, tuple[FloatArray, Floats, Floats]] = {}  # what rows are expected by
         self.drawn: Rows = {}  # Z and T
         self.mean_rows: Rows = {}  # k factors and a bias: their products are the mean of the draws'
         self.prior: Rows = {"evenness": np.ones(self.sizes["user"]), "averaged": np.zeros(())}
@@ -222,10 +222,10 @@ class GibbsRun(Run):
     def _draw_prior(self, side: str, random: np.random.Generator) -> tuple[Floats, Floats]:
         """Draw mu, B, L and lambda given the rows; returns the rows' expected values, and L.
 
-        What rows are expected by has orthogonal columns here, so that B's rows are drawn one by one.
+        What rows are expected by is turned here so that its columns are orthogonal, and B's rows can be drawn one by one.
         """
-        known, squares = self.known[side]
-        rows, link, decay = self.drawn[side], self.prior[f"{side}_link"], float(self.prior[f"{side}_decay"])
+        known, squares, axes = self.known[side]
+        rows, link, decay = self.drawn[side], axes.T @ self.prior[f"{side}_link"], float(self.prior[f"{side}_decay"])
         n, k = rows.shape
         total, known_rows = rows.sum(axis=0, dtype=np.float64), (known.T @ rows).astype(np.float64)
         products = (rows.T @ rows).astype(np.float64) - link.T @ known_rows - known_rows.T @ link + link.T @ (squares[:, None] * link)
@@ -238,7 +238,7 @@ class GibbsRun(Run):
         held = (squares + decay)[:, None]
         link = known_rows / held + random.standard_normal(link.shape) @ spread / np.sqrt(held)
         weight = float(((link @ precision) * link).sum())
-        self.prior[f"{side}_link"] = link
+        self.prior[f"{side}_link"] = axes @ link
         self.prior[f"{side}_decay"] = np.array(random.gamma(1 + link.size / 2) / (1 + weight / 2))
         return mean + known @ link.astype(np.float32), precision
 
@@ -377,10 +377,10 @@ def _centred(rows: Floats) -> Floats:
     return centred
 
 
-def _orthogonal(rows: Floats) -> tuple[FloatArray, Floats]:
-    """The rows turned so that their columns are orthogonal, and the columns' squared lengths."""
+def _orthogonal(rows: Floats) -> tuple[FloatArray, Floats, Floats]:
+    """The rows turned so that their columns are orthogonal, the columns' squared lengths, and the axes by which they were turned."""
     squares, axes = np.linalg.eigh(rows.T @ rows)
-    return (rows @ axes).astype(np.float32), squares.clip(0)
+    return (rows @ axes).astype(np.float32), squares.clip(0), axes
 
 
 def _mean_square(users: Floats, movies: Floats) -> float:
