@@ -129,7 +129,7 @@ def test_train_stop_accept_and_undo(open_page, ml_100k):
 def test_a_short_run_is_drawn_round_by_round(open_page, tmp_path):
     page = open_page("/train")
     upload(page, make_csv(tmp_path))
-    change_rounds(page, "Quick", 6, 8)
+    change_rounds(page, "Quick", 4, 8)
     page.evaluate(
         """() => { window.told = new Set(); setInterval(() => {
             const chart = document.querySelector("[data-testid=stVegaLiteChart][aria-label*='after round']");
