@@ -51,7 +51,7 @@ _BETA, _WISHART, _FREEDOM = 2.0, 1.0, 10  # beta, w, f
 _LEAST_VARIANCE = 1e-6  # of ratings that are all the same
 _START_STD = 0.3
 _FLATTENED = 0.35  # power of the spread of choices by which axes are shrunk
-_LIKED = 0.5  # length of what a movie is liked by, beside what it is chosen by, where both explain an equal share of their variance
+_LIKED = 0.75  # length of what a movie is liked by, beside what it is chosen by, where both explain an equal share of their variance
 _FEW_MOVIES = 10  # of so few, biases and traits could tell everything
 _NOTHING = 1e-6  # lengths, and shares of variance, below this tell nothing
 _FORGOTTEN, _MOST_FORGOTTEN = 0.4, 8  # share of the epochs, and number, before averaging begins
@@ -311,9 +311,10 @@ class GibbsRun(Run):
         k, d, slope, rated = self.k, self.d, np.float32(self.slope), self.counts["movie"] > 0
         users, movies = memory["mean.user"], memory["mean.movie"]
         liked, likes = movies[:, :k].astype(np.float64), users[:, :k].astype(np.float64) / self.slope
-        usual = liked[rated].sum(axis=0) / (rated.sum() + _FEW_MOVIES)
-        liked = liked - usual
-        biases = {"user_bias": users[:, k] / slope + (likes @ usual).astype(np.float32), "movie_bias": movies[:, k] / slope}
+        common, usual = likes.mean(axis=0), liked[rated].sum(axis=0) / (rated.sum() + _FEW_MOVIES)
+        movie_bias, likes = movies[:, k] / slope + liked @ common, likes - common
+        user_bias, liked = users[:, k] / slope + likes @ usual, liked - usual
+        biases = {"user_bias": user_bias.astype(np.float32), "movie_bias": movie_bias.astype(np.float32)}
         if self.traits is None:
             return biases | {"user_factors": likes.astype(np.float32), "movie_factors": liked.astype(np.float32)}
         chosen, (chooses, appetite) = memory["choice.movie"].astype(np.float64), np.hsplit(memory["choice.user"].astype(np.float64), [d])

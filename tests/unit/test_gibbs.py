@@ -143,6 +143,7 @@ def test_the_network_predicts_what_the_mean_of_the_draws_does(blocks):
     assert net["user_choice"] @ np.hstack([net["movie_factors"], run.traits]).T == pytest.approx(chosen, abs=1e-4)
     products = net["movie_factors"].T @ net["movie_factors"]
     assert np.abs(products - np.diag(np.diag(products))).max() < 1e-3 * products[0, 0]  # principal axes
+    assert net["user_factors"].mean(axis=0) == pytest.approx(0, abs=1e-6)  # what all like of a movie is in its bias
 
 
 def test_the_mean_of_products_is_that_of_the_draws(blocks):
