@@ -190,8 +190,7 @@ def recommend(
         chosen, liked = known.design @ newcomer.choice, weight * (predicted - low) / (max(high - low, 1e-9) / 4)
     else:
         chosen, liked = np.zeros(trained.n_movies), taste + trained.movie_bias.astype(np.float64)
-    allowed = trained.movies["n_ratings"].to_numpy() >= min_ratings
-    allowed[[trained.movie_row(movie_id) for movie_id in stars]] = False
+    allowed = (trained.movies["n_ratings"].to_numpy() >= min_ratings) & ~trained.movies["movie_id"].isin(list(stars)).to_numpy()
     score = chosen + liked
     rows = _highest(score, np.flatnonzero(allowed), k)
     levels = star_levels(trained, newcomer.bias, taste[rows], trained.movie_bias[rows])  # (4, k): stars as each part joins

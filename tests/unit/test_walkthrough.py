@@ -144,11 +144,11 @@ def test_the_network_as_pytorch_prints_it(trained, chosen):
 
 def test_layers_with_their_sizes(shipped):
     expected = [
-        ("user_factors", 943, 58, 54_694),
+        ("user_factors", 943, 73, 68_839),
         ("user_bias", 943, 1, 943),
-        ("movie_factors", 1_682, 58, 97_556),
+        ("movie_factors", 1_682, 73, 122_786),
         ("movie_bias", 1_682, 1, 1_682),
-        ("user_choice", 943, 64, 60_352),
+        ("user_choice", 943, 83, 78_269),
     ]
     pd.testing.assert_frame_equal(network_layers(shipped), pd.DataFrame(expected, columns=["layer", "rows", "columns", "parameters"]))
     assert network_layers(shipped)["parameters"].sum() == shipped.n_parameters
