@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import pandas
 
 POLL = 0.5  # seconds between updates: sooner ones would cut off, where many watch, those that are still being drawn
-_PACE, _SHOW, _EACH = 0.3, 4.0, 20  # a round is drawn for so many seconds, but all of them within so many; up to so many, none is left out
+_PACE, _SHOW, _EACH = 0.3, 4.0, 20  # seconds a round is drawn for, at most, and all of them; at most this many rounds are all drawn
 CHART_COLUMNS = {
     "series": "Of",
     "epoch": st.column_config.NumberColumn("Round", help=words.ROUNDS.help),

@@ -40,7 +40,7 @@ Made = TypeVar("Made")
 
 
 def cached_for_good(make: Callable[[], Made]) -> Callable[[], Made]:
-    """Make something once in a process, whoever asks first. Streamlit's caches any visitor can have cleared: by a message no page sends."""
+    """Make something once in a process, for all visitors. Streamlit's caches any visitor can have cleared: by a message no page sends."""
     lock, remembered = RLock(), cache(make)
 
     @wraps(make)
@@ -148,7 +148,7 @@ def use_model(name: str) -> None:
 
 
 def undo_use() -> str | None:
-    """Go back to the model used before; its name, or None where there is none."""
+    """Go back to the model used before; its name, or None if there was no model before."""
     before: str | None = st.session_state.pop("_model_before", None)
     if before:
         choose("model", before)
@@ -156,7 +156,7 @@ def undo_use() -> str | None:
 
 
 def model_before() -> str | None:
-    """Name of the model that ``undo_use`` goes back to; None where there is none, or it has been deleted since."""
+    """Name of the model that ``undo_use`` goes back to; None if there was no model before, or it has been deleted since."""
     before: str | None = st.session_state.get("_model_before")
     return before if before and is_stored(before) else None
 
@@ -217,7 +217,7 @@ def _ids(trained: cfrec.TrainedModel) -> dict[str, object]:
 
 
 def film_picked(trained: cfrec.TrainedModel) -> object | None:
-    """Id of the film that this visitor looks at, on whatever page; None where there is none in this model."""
+    """Id of the film that this visitor looks at, on whatever page; None if this model has no such film."""
     chosen = in_url("film")
     return None if chosen is None else _ids(trained).get(chosen)
 

@@ -36,7 +36,7 @@ AVERAGE_MISS = Word(
 ROUNDS = Word("Rounds", "How often the network goes through all the ratings. Technical term: epochs.")
 POPULARITY = Word(
     "Popularity score",
-    "How good a film is in itself, whoever watches it, in stars: what a person of average generosity and no particular taste would give. "
+    "How good a film is in itself, for anybody, in stars: what a person of average generosity and no particular taste would give. "
     "Technical term: movie bias.",
 )
 BIAS = Word("Bias", "The popularity score as the network holds it: added to every guess for this film before it is turned into stars.")
@@ -59,7 +59,7 @@ GAP = Word(
     "Average minus score", "How much higher the plain average is than the popularity score; below zero, lower. Large where few voted."
 )
 N_RATINGS = Word("Ratings", "How many people gave this film stars.")
-MIN_RATINGS = Word("At least so many ratings", "Films with fewer are left out. What was learned from a handful of ratings is mostly luck.")
+MIN_RATINGS = Word("Minimum number of ratings", "Films with fewer are left out. What was learned from a handful of ratings is mostly luck.")
 GENRE = Word("Genre", "From the data set's own list. The network never saw genres; they are only used to filter here.")
 DECADE = Word("Decade", "When the film came out.")
 HELD_OUT = Word("Ratings kept aside", "Ratings that are not learned from, to test the guesses on. Technical term: validation set.")
@@ -112,7 +112,7 @@ OUTCOMES = {
     "completed": "ran to its end",
     "early_stopped": "stopped by itself: no longer getting better",
     "stopped": "stopped early",
-    "diverged": "went astray",
+    "diverged": "went off course",
     "unfinished": "was cut short",
 }
 

@@ -199,7 +199,7 @@ def show_training(trained: cfrec.TrainedModel, baselines: dict[str, float]) -> N
     )
     told.page_link("app_pages/train.py", label="Watch it learn", icon=":material/model_training:")
     points = loss_points(trained.history, (), baselines)
-    points = points[points["stars"] < 10 * trained.metrics["rmse"]]  # what went astray would hide the rest
+    points = points[points["stars"] < 10 * trained.metrics["rmse"]]  # what diverged would hide the rest
     if points.empty:
         drawn.caption("No record of its rounds was stored with this model.")
         return

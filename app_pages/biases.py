@@ -193,7 +193,7 @@ def main() -> None:
     trained = state.model_in_use()
     st.title("Good and bad films", anchor=False)
     st.markdown(
-        "How good is a film in itself, whoever watches it? The **popularity score** is the network's answer, beside the "
+        "How good is a film in itself, no matter who watches it? The **popularity score** is the network's answer, beside the "
         "**plain average** of the stars people gave."
     )
     place = st.container()

@@ -62,7 +62,7 @@ class Files:
         return matches[0] if matches else None
 
     def read(self, name: str) -> bytes | Bytes:
-        """The content of a file. Raises DataError or OSError if it cannot be had."""
+        """The content of a file. Raises DataError or OSError if it cannot be read."""
         return self._read(name)
 
 

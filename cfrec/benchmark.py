@@ -1,4 +1,4 @@
-"""How fast training is on this machine: on ratings that are made up, with MovieLens' shape, at any size."""
+"""How fast training is on this machine: on synthetic ratings of MovieLens' shape, at any size."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from cfrec.ratings import FloatArray, IntArray, Ratings, ReadReport, Source
 from cfrec.training import load_method
 
 _CHUNK = 1 << 20  # ratings made at a time
-_N_TASTES = 12  # numbers that a made-up user's taste has
+_N_TASTES = 12  # numbers that a synthetic user's taste has
 _TIMED_EPOCHS = 3
-_VALID_SHARE = 10  # one rating in so many is held out
+_VALID_SHARE = 10  # one rating in this many is held out
 
 
 @dataclass(frozen=True)
 class Speed:
-    """What training on so many ratings takes."""
+    """What training on a number of ratings takes."""
 
     n_ratings: int  # trained on
     n_users: int
@@ -54,7 +54,7 @@ def made_up_ratings(n_ratings: int, *, seed: int = 0) -> Ratings:
         movies=pd.DataFrame({"movie_id": np.arange(n_movies)}),
         timestamp=None,
         scale=(0.5, 5.0, 0.5),
-        source=Source("made up", "Made-up ratings"),
+        source=Source("synthetic", "Synthetic ratings"),
         report=ReadReport(len(user_idx), len(user_idx)),
     )
 

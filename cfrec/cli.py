@@ -182,7 +182,7 @@ def _add_export(commands_: _Commands[_Parser]) -> None:
 
 
 def _add_bench(commands_: _Commands[_Parser]) -> None:
-    text = "How fast training is on this machine, on ratings that are made up, with MovieLens' shape."
+    text = "How fast training is on this machine, on synthetic ratings of MovieLens' shape."
     parser = _command(commands_, "bench", commands.bench, text)
     parser.add_argument(
         "sizes", nargs="*", type=_size, default=[100_000, 1_000_000], metavar="RATINGS", help="such as 1e6 (default: 1e5 1e6)"

@@ -278,7 +278,7 @@ def export(args: Namespace) -> None:
 
 
 def bench(args: Namespace) -> None:
-    """How fast training is here, on made-up ratings."""
+    """How fast training is here, on synthetic ratings."""
     changes = {name: value for name in ("n_factors", "epochs", "n_threads") if (value := getattr(args, name)) is not None}
     config = TrainConfig.preset(args.preset, device=args.device, **changes)
     results = []

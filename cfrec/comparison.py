@@ -12,7 +12,7 @@ from cfrec.explore import movie_biases, similar_movies
 from cfrec.storage import StoredModel
 from cfrec.trained import TrainedModel
 
-_HEADROOM = 1.2  # a picture of losses reaches so many times the worst model's best
+_HEADROOM = 1.2  # a picture of losses reaches this many times the worst model's best
 
 
 def same_test(old: TrainedModel, new: TrainedModel) -> bool:

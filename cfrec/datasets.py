@@ -85,7 +85,7 @@ DATASETS = {
 
 
 def get_dataset(name: str) -> Dataset:
-    """Look a release up by name. Raises DataError, naming the known ones, where there is none."""
+    """Look a release up by name. Raises DataError, naming the known ones, if it is unknown."""
     if name not in DATASETS:
         raise DataError(f"There is no data set {name!r}. Known: {', '.join(DATASETS)}.")
     return DATASETS[name]

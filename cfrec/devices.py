@@ -77,9 +77,7 @@ def choose_device(wanted: str = "auto") -> Device:
         chosen = next(d for d in devices if d.available)
         logger.info("device auto: using %s (%s)", chosen.name, chosen.label)
         return chosen
-    chosen = next(
-        (d for d in devices if wanted in (d.name, d.name.removesuffix(":0"))), Device(wanted, wanted, "there is none of that name")
-    )
+    chosen = next((d for d in devices if wanted in (d.name, d.name.removesuffix(":0"))), Device(wanted, wanted, "no device has that name"))
     if not chosen.available:
         listed = "; ".join(f"{d.name}: {d.reason or 'ready'}" for d in devices)
         raise DeviceError(f"The device {wanted!r} cannot be used: {chosen.reason}. Use auto, or one that is ready ({listed}).")

@@ -10,7 +10,7 @@ class DataError(CfrecError):
 
 
 class DownloadError(CfrecError):
-    """A data set could not be had from any of its sources."""
+    """A data set could not be downloaded from any of its sources."""
 
 
 class ConfigError(CfrecError):

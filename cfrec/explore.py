@@ -19,7 +19,7 @@ Mask = npt.NDArray[np.bool_]
 def movie_biases(
     trained: TrainedModel, *, min_ratings: int = 0, genre: str | None = None, years: tuple[int, int] | None = None
 ) -> pd.DataFrame:
-    """Movies by learned bias, best first: how good each is in itself, whoever rates it.
+    """Movies by learned bias, best first: how good each is in itself, no matter who rates it.
 
     Parameters
     ----------
@@ -74,7 +74,7 @@ def project_factors(trained: TrainedModel, n_components: int = 3, *, min_ratings
     shown = (trained.movies["n_ratings"] >= min_ratings).to_numpy()
     factors = trained.movie_factors[shown].astype(np.float64)
     if not 1 <= n_components <= min(factors.shape):
-        raise ConfigError(f"{n_components} components cannot be had from {factors.shape[0]} movies with {factors.shape[1]} factors.")
+        raise ConfigError(f"{n_components} components cannot be computed from {factors.shape[0]} movies with {factors.shape[1]} factors.")
     if np.ptp(factors, axis=0).any():
         pca = PCA(n_components, svd_solver="full")
         places = pca.fit_transform(factors)
@@ -144,7 +144,7 @@ def movie_map(trained: TrainedModel, n_components: int = 5, *, min_ratings: int 
     min_ratings : int
         Leave out movies with fewer, unless too few movies would be left to span the components.
     n_genres : int
-        ``genre`` is the rarest of a movie's genres among the so many most frequent ones, which ``.attrs["genres"]`` lists, else "other".
+        ``genre`` is the rarest of a movie's genres among the most frequent ones, which ``.attrs["genres"]`` lists, else "other".
     """
     enough = int((trained.movies["n_ratings"] >= min_ratings).sum())
     least = min_ratings if enough > n_components else 0

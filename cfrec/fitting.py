@@ -50,7 +50,7 @@ Weights = dict[str, Any]  # arrays or tensors by name: user_factors, user_bias, 
 
 _ERAS = 5  # quantiles of the years
 _WARM_UP = 0.25  # share of the steps in which one_cycle rises
-_WORTHLESS = 1.2  # a run's loss is of no use if it is so many times that of guessing the mean
+_WORTHLESS = 1.2  # a run's loss is of no use if it is this many times that of guessing the mean
 _DIVERGED = 2.0  # an epoch has diverged if its training loss is this many times the lowest so far, and worse than guessing the mean
 
 

@@ -71,7 +71,7 @@ def _exists(path: Path) -> bool:
 
 
 def stamp(folder: Path) -> tuple[str, int, int] | None:
-    """What tells a model from the one that takes its place, and that it has been moved aside; None where there is none."""
+    """What tells a model from the one that takes its place, and that it has been moved aside; None if there is no model."""
     try:
         place = actual_place(folder)
         state = place.stat()

@@ -9,7 +9,7 @@ c_m are biases, r_um the centred stars in standard deviations, f_m the movie's t
              mu ~ N(0, (beta L)^-1)    B ~ N(0, I / lambda, L^-1)     L ~ Wishart(k + f, I / w)   lambda ~ Gamma(1, 1)
 
 g_u tells what u chooses (s_u / sqrt(n_u)), g_m by whom m is chosen (x_m, and f_m), in axes in which those are near one another who are
-predicted to choose, or to be chosen, alike. So whoever has rated little, or is rated little, is expected to be like those with the same
+predicted to choose, or to be chosen, alike. So rows with few ratings are expected to be like those with the same
 company; and how strongly each row is held follows from the ratings, on any data.
 
 An epoch solves for choice by one round of alternating least squares, and then draws everything about stars a few times, each row from a

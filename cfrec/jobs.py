@@ -1,4 +1,4 @@
-"""Training in the background: a run goes on in a thread of its own, whoever looks at it.
+"""Training in the background: a run goes on in a thread of its own, no matter who looks at it.
 
 It publishes what it knows as immutable snapshots, keeps a checkpoint on disk while it is long, and ends by itself after a time limit.
 """

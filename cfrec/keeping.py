@@ -1,4 +1,4 @@
-"""Large things kept in memory for whoever asks next: those used last, within so many bytes."""
+"""An LRU cache bounded by bytes."""
 
 from __future__ import annotations
 

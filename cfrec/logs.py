@@ -1,6 +1,6 @@
-"""The server's log: a line a record, and no more lines than someone can read, whoever tries to fill the disk with them.
+"""The server's log: a line a record, and no more lines than someone can read, even if somebody tries to fill the disk with them.
 
-No line tells who is here or where things are: whoever knows the id of a session can take it over.
+No line tells who is here or where things are: anyone who knows the id of a session can take it over.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from threading import Lock
 
 _LINE = "%(asctime)s %(levelname)s %(name)s: %(message)s"
-_MOST, _SECONDS = 20, 10.0  # records of one logger in so many seconds
+_MOST, _SECONDS = 20, 10.0  # records of one logger in this many seconds
 _LONGEST = 1_000  # characters of a message
 _FRAMES = 6  # of a traceback, the innermost
 _SESSION = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}|\b(?:request|expected)=[0-9a-f]{8}\b")

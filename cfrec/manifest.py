@@ -79,7 +79,7 @@ def _check_seal(manifest: Mapping[str, Any]) -> dict[str, Any]:
         raise ModelError("its manifest does not have its SHA-256")
     if newer:
         return dict(manifest)
-    of_ratings = (manifest["state"] or {}).get("fingerprint", int(own[:8], 16))  # a made-up one is no other model's
+    of_ratings = (manifest["state"] or {}).get("fingerprint", int(own[:8], 16))  # a random one is no other model's
     return {**manifest, "fingerprint": of_ratings}
 
 

@@ -41,7 +41,7 @@ class Look:
     ----------
     axes : columns of the places; two for a flat map, three for one in space
     colour : one of COLOURS
-    n_labels : titles written beside the first so many points
+    n_labels : titles written beside the first n points
     picked : row of the places, or None; ``neighbours`` are rows that are lit with it
     view : where it is looked at from, as the browser reported it: ``{"camera": …}`` in space, ``{"x": [low, high], "y": …}`` flat
     ink, paper, grid : colours of text, of what it stands on, and of the lines behind the points

@@ -42,7 +42,7 @@ def explain_prediction(trained: TrainedModel, user_id: object, movie_id: object,
     user_id, movie_id
         The data set's own ids.
     decimals : int, optional
-        Round the stars after each part to so many decimals, so that what is read adds up as well.
+        Round the stars after each part to this many decimals, so that what is read adds up as well.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Large files and arrays piece by piece, in as many threads as pay: for work that lets go of the interpreter's lock."""
+"""Large files and arrays piece by piece, in as many threads as pay: for work that releases the GIL."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MANY_ROWS = 300_000  # about as many rows
 _PIECE = 16 << 20  # bytes; part of what a hash is, so that it's the same on every machine
 _BLOCK = 1 << 20  # bytes that stay in a processor's cache
 _MOST_THREADS = 4
-_UNTIL_LOADED = 3  # so many times as much is needed while Numba, which takes 0.4 s to load, is not
+_UNTIL_LOADED = 3  # this many times as much is needed while Numba, which takes 0.4 s to load, is not
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

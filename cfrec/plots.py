@@ -26,7 +26,7 @@ BLUE, ORANGE, GREEN, PURPLE, GOLD, SKY, VIOLET, GREY = PALETTE = (
 )
 
 TRAIN, VALID, BEFORE, BEST = "ratings learned from", "ratings kept aside", "previous run", "best round"
-INK = "ink"  # the style of text: whoever shows a chart says which colour that is, ``in_ink``
+INK = "ink"  # the style of text: the code that shows a chart says which colour that is, ``in_ink``
 _LABEL_ROW, _LABEL_LETTER = 0.085, 0.022  # of what a chart of runs spans: a name's height in it, and a letter's width
 _LONGEST_LABEL = 17  # letters
 _LINES = {TRAIN: (BLUE, [6, 4]), VALID: (ORANGE, [1, 0]), BEFORE: (GREY, [2, 3])}

@@ -42,7 +42,7 @@ def load_dataset(name: str = "ml-100k", *, on_progress: datasets.Progress | None
     Raises
     ------
     DataError, DownloadError
-        There is no such data set; it could not be had, or is damaged.
+        There is no such data set; it could not be downloaded, or is damaged.
     """
     dataset = datasets.get_dataset(name)
     path = datasets.fetch(name, on_progress=on_progress)

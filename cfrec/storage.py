@@ -141,7 +141,7 @@ def model_folder(models: str | Path, name: str) -> Path:
 
 
 def model_stamp(folder: str | Path) -> tuple[object, ...] | None:
-    """Changes whenever the stored model does; None where there is none. Cheap: no file is read."""
+    """Changes whenever the stored model does; None if nothing is stored. Cheap: no file is read."""
     return stamp(Path(folder))
 
 
@@ -181,7 +181,7 @@ def _one_writer(place: Path, what: str) -> Iterator[None]:
 
 @contextmanager
 def _changing(folder: str | Path, what: str) -> Iterator[Path]:
-    """The place of a stored model that is to be changed, under the lock. Raises ModelError where there is none at this very place."""
+    """The place of a stored model that is to be changed, under the lock. Raises ModelError if no model is stored at this very place."""
     place = Path(folder)
     if not _is_stored(place):
         raise ModelError(f"There is no model in {_shown(folder)}.")
@@ -278,7 +278,7 @@ def _entry(path: Path) -> StoredModel | None:
 
 
 def delete_model(folder: str | Path) -> None:
-    """Remove a model from disk. Raises ModelError where there is none, or it cannot be removed: then it is left whole."""
+    """Remove a model from disk. Raises ModelError if no model is there, or it cannot be removed: then it is left whole."""
     with _changing(folder, "deleted") as place:
         gone = gone_place(place)
         place.rename(gone)
@@ -286,7 +286,7 @@ def delete_model(folder: str | Path) -> None:
 
 
 def rename_model(folder: str | Path, name: str) -> Path:
-    """Give a stored model another name beside it; returns its new place. Raises ModelError: there is none, or the name is taken."""
+    """Give a stored model another name beside it; returns its new place. Raises ModelError: no model is there, or the name is taken."""
     new = model_folder(Path(folder).parent, name)
     with _changing(folder, "renamed") as place:
         _check_free(new)

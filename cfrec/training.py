@@ -38,7 +38,7 @@ class Snapshot:
 
 OnSnapshot = Callable[[Snapshot], object]
 
-_SHARE = 20  # the time between two checkpoints is at least so many times what one takes
+_SHARE = 20  # the time between two checkpoints is at least this many times what one takes
 _TIMED_STEPS, _TIMED_RATINGS = 20, 200_000  # what an estimate of the time is made from, at most
 _TIMED_ROWS, _TIMED_NUMBERS, _TIMED_SQUARES = 1_000_000, 8_000_000, 20_000_000  # of the network; of gibbs' rows
 _ONE_AT_A_TIME = Lock()  # estimates disturb each other's time, and many at once would fill the memory
@@ -117,7 +117,7 @@ def train(
 
 
 class _Checkpoints:
-    """Hands over a run as it stands, every so many seconds; less often where that takes long."""
+    """Hands over a run as it stands, at most once in a number of seconds; less often where that takes long."""
 
     def __init__(self, run: Run, keep: OnCheckpoint, seconds: float) -> None:
         self.run, self.keep, self.seconds = run, keep, seconds
@@ -225,7 +225,7 @@ def _trained_model(run: Run, outcome: str, advice: str, fit_seconds: float) -> T
 
 
 def estimate_seconds(config: TrainConfig, n_users: int, n_movies: int, n_ratings: int) -> float:
-    """About how long a run would take on the device it is set to, from a few timed steps on made-up ratings.
+    """About how long a run would take on the device it is set to, from a few timed steps on synthetic ratings.
 
     Parameters
     ----------
@@ -285,6 +285,6 @@ def _made_up(n_users: int, n_movies: int, n_ratings: int) -> Ratings:
         movies=pd.DataFrame(index=range(n_movies)),
         timestamp=None,
         scale=(1.0, 5.0, 1.0),
-        source=Source("made up", "Made-up ratings"),
+        source=Source("synthetic", "Synthetic ratings"),
         report=ReadReport(len(pairs), len(pairs)),
     )

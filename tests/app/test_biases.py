@@ -14,7 +14,7 @@ from streamlit.dataframe_util import convert_arrow_bytes_to_pandas_df
 import cfrec
 from cfrec.ratings import build_ratings
 
-SLIDER, TOP, FIND = "At least so many ratings", "Films in each list", "Find a film in the picture"
+SLIDER, TOP, FIND = "Minimum number of ratings", "Films in each list", "Find a film in the picture"
 
 
 def control(app, label):

@@ -42,7 +42,7 @@ def test_neighbours_and_map_are_read_from_the_factors_alone(four):
     chosen = replace(four, user_choice=np.ones((90, 4), np.float32), movie_traits=traits)
     pd.testing.assert_frame_equal(cfrec.similar_movies(chosen, 100, k=9), cfrec.similar_movies(four, 100, k=9))
     pd.testing.assert_frame_equal(cfrec.project_factors(chosen, 2), cfrec.project_factors(four, 2))
-    with pytest.raises(ConfigError, match="3 components cannot be had from 5 movies with 2 factors"):
+    with pytest.raises(ConfigError, match="3 components cannot be computed from 5 movies with 2 factors"):
         cfrec.project_factors(chosen, 3)
 
 
