@@ -50,7 +50,7 @@ def tell_end(outcome: str, history: Sequence[EpochMetrics], best_epoch: int, mis
         "completed": f"**Done after {rounds}.**",
         "early_stopped": f"**Stopped by itself after {rounds}:** it was no longer getting better.",
         "stopped": f"**Stopped after {rounds}.**",
-        "diverged": f"**It went off course after {rounds}:** the steps were too large.",
+        "diverged": f"**It went off course after {rounds}:** its numbers grew without limit.",
     }[outcome]
     if best_epoch == 0:
         return f"{how} Nothing was learned."

@@ -189,10 +189,11 @@ def show_run(job: TrainingJob, other: cfrec.TrainedModel, data: form.Data | None
     elif now.error:
         st.error(f"The run did not finish. {words.told(now.error)}", icon=":material/error:")
     elif now.result and now.result.trained.advice:
-        gentler = job.config.gentler()
-        advice = story.tell_advice(now.result.trained.outcome, now.result.trained.best_epoch, gentler.learning_rate)
+        trained, gentler = now.result.trained, job.config.gentler()
+        steps = trained.config.method == "adam"  # the other method takes none: the library's own advice is what helps
+        advice = story.tell_advice(trained.outcome, trained.best_epoch, gentler.learning_rate) if steps else trained.advice
         st.warning(advice, icon=":material/lightbulb:")
-        if now.result.trained.outcome != "stopped" and data and data.title == job.title:
+        if steps and trained.outcome != "stopped" and data and data.title == job.title:
             st.button(
                 f"Try again with a step size of {gentler.learning_rate:g}", on_click=start_gentler, args=[data, gentler], key="gentler"
             )

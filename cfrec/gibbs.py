@@ -30,8 +30,9 @@ import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from functools import cache
-from threading import Event
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -39,7 +40,7 @@ import numpy.typing as npt
 from threadpoolctl import ThreadpoolController
 
 from cfrec.config import TrainConfig
-from cfrec.fitting import MustStop, OnEpoch, Run, Weights, effective_number
+from cfrec.fitting import MustStop, Run, Weights, effective_number
 from cfrec.kernels import Observed, Regression, Solution, solve_rows
 from cfrec.ratings import FloatArray, Ratings
 from cfrec.trained import TrainState
@@ -84,16 +85,6 @@ class GibbsRun(Run):
         self.watched = train.take(some), valid
         self._start()
         self._begin()
-
-    def fit(self, on_epoch: OnEpoch, stop: Event, pause: Event) -> tuple[str, str]:
-        """Run the epochs; returns (outcome, advice). BLAS takes one thread in each of ours meanwhile."""
-        with _blas().limit(limits=1):
-            return super().fit(on_epoch, stop, pause)
-
-    def time_epoch(self, epoch: int) -> float:
-        """Go through the ratings once, as ``fit`` does; returns the seconds."""
-        with _blas().limit(limits=1):
-            return super().time_epoch(epoch)
 
     def _arrange(self, train: Ratings, stars: FloatArray) -> None:
         """The ratings of each user, and of each movie."""
@@ -144,7 +135,7 @@ class GibbsRun(Run):
         random, forgotten = np.random.default_rng([self.config.seed, epoch]), min(_FORGOTTEN * self.config.epochs, _MOST_FORGOTTEN)
         if epoch <= forgotten + 1:
             self.prior["averaged"] = np.zeros(())
-        with np.errstate(over="ignore", invalid="ignore"):
+        with one_blas_thread, np.errstate(over="ignore", invalid="ignore"):
             for step in (self._choose, self._place, *(self._draw,) * _DRAWS):
                 if must_stop():
                     return None
@@ -402,10 +393,34 @@ def _root(rows: npt.NDArray[Any]) -> Floats:
     return np.asarray(np.linalg.cholesky(products + rounding * np.eye(len(products))).T, np.float64)
 
 
+class _OneBlasThread:
+    """A context in which BLAS uses one thread for each of ours: its own threads spin while they wait, and take the processors from ours.
+
+    The limit is the whole process's, and is lifted when the last of several overlapping runs leaves.
+    """
+
+    def __init__(self) -> None:
+        self.lock, self.n_inside, self.limit = Lock(), 0, ExitStack()
+
+    def __enter__(self) -> None:
+        with self.lock:
+            if not self.n_inside:
+                self.limit.enter_context(_blas().limit(limits=1))
+            self.n_inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self.lock:
+            self.n_inside -= 1
+            if not self.n_inside:
+                self.limit.close()
+
+
+one_blas_thread = _OneBlasThread()
+
+
 @cache
 def _blas() -> ThreadpoolController:
-    """What tells BLAS how many threads to take. Its own wait busily for more to do, in the way of ours."""
-    import scipy.linalg.cython_blas  # noqa: F401  # the BLAS that compiled code calls must be there to be told
+    import scipy.linalg.cython_blas  # noqa: F401  # the BLAS that compiled code calls: a controller knows only what is loaded
 
     return ThreadpoolController()
 

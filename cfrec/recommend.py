@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -186,7 +187,8 @@ def recommend(
     if known is not None and newcomer.choice is not None:
         low, high, _ = trained.scale
         weight = loved * len(stars) / (len(stars) + _FEW)
-        predicted = trained.to_stars(taste + trained.movie_bias + np.float32(newcomer.bias + trained.offset))
+        summed: npt.NDArray[Any] = taste.astype(np.float64) + trained.movie_bias + (newcomer.bias + trained.offset)
+        predicted = trained.to_stars(summed)
         chosen, liked = known.design @ newcomer.choice, weight * (predicted - low) / (max(high - low, 1e-9) / 4)
     else:
         chosen, liked = np.zeros(trained.n_movies), taste + trained.movie_bias.astype(np.float64)

@@ -37,7 +37,7 @@ def test_each_kind_of_round(losses, wanted):
         ("completed", "**Done after 2 rounds.** Kept: round 2"),
         ("stopped", "**Stopped after 2 rounds.** Kept: round 2"),
         ("early_stopped", "**Stopped by itself after 2 rounds:** it was no longer getting better. Kept: round 2"),
-        ("diverged", "**It went off course after 2 rounds:** the steps were too large. Kept: round 2"),
+        ("diverged", "**It went off course after 2 rounds:** its numbers grew without limit. Kept: round 2"),
     ],
 )
 def test_each_kind_of_end(outcome, wanted):
@@ -58,7 +58,7 @@ def test_where_all_stars_are_the_same_there_are_none_to_guess():
 def test_a_run_that_learned_nothing():
     assert tell_end("completed", history((2.0, 2.0)), 0, 1.0, BASELINES).startswith("**Nothing was learned:**")
     astray = tell_end("diverged", history((2.0, 2.0)), 0, 1.0, BASELINES)
-    assert astray == "**It went off course after 1 round:** the steps were too large. Nothing was learned."
+    assert astray == "**It went off course after 1 round:** its numbers grew without limit. Nothing was learned."
 
 
 @pytest.mark.parametrize(

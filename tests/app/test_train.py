@@ -1,5 +1,6 @@
 """The train page: the form, a run, its result."""
 
+import math
 from dataclasses import fields, replace
 from threading import Event
 
@@ -14,6 +15,7 @@ from app_pages import _words as words
 from cfrec import folders
 from cfrec.board import JobBoard
 from cfrec.checkpoints import Checkpoint
+from cfrec.gibbs import GibbsRun
 from cfrec.jobs import TrainingJob
 from cfrec.plots import BEFORE
 from cfrec.ratings import Source
@@ -522,6 +524,16 @@ def test_a_run_that_diverges_offers_a_smaller_step(open_page, table, no_data):
     assert again.config.learning_rate == 0.0065
     assert again.snapshot.result.trained.outcome == "completed"
     assert app.number_input(key="learning_rate_seed").value == 0.0065  # or else Train would fail in the same way again
+
+
+def test_a_run_without_steps_that_diverges_is_offered_none(open_page, table, no_data, monkeypatch):
+    """It was advised a smaller step size, which its method does not have."""
+    monkeypatch.setattr(GibbsRun, "_loss", lambda run, _: math.nan if run.history else 1.0)
+    app = upload(open_page("train", {"data": "A file of your own", "recipe": "Quick"}), table)
+    button(app, "Train").click().run()
+    assert run_to_the_end(app).snapshot.result.trained.outcome == "diverged"
+    assert "Try fewer factors, or another recipe." in app.warning[0].value
+    assert not [b for b in app.button if b.label.startswith("Try again")]
 
 
 def test_a_run_that_is_gone(open_page, no_data):

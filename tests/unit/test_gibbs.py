@@ -8,7 +8,7 @@ import torch
 import cfrec
 from cfrec.adam import Loss
 from cfrec.config import TrainConfig
-from cfrec.gibbs import GibbsRun
+from cfrec.gibbs import GibbsRun, _blas, one_blas_thread
 from cfrec.model import EmbeddingNet
 from cfrec.ratings import build_ratings
 
@@ -213,3 +213,19 @@ def test_ratings_in_other_units_come_to_the_same(blocks):
     small, large = cfrec.train(train, valid, config_of()), cfrec.train(*wide, config_of())
     assert large.metrics["mse"] == pytest.approx(small.metrics["mse"] * 16**2, rel=1e-4)
     assert large.movie_factors == pytest.approx(small.movie_factors, abs=1e-4)
+
+
+def test_blas_has_its_threads_again_after_runs_that_overlap():
+    """An estimate that began before a run and ended in its midst left BLAS with one thread for good."""
+
+    def threads():
+        return [library["num_threads"] for library in _blas().info()]
+
+    with _blas().limit(limits=2):
+        before = threads()
+        one_blas_thread.__enter__()
+        one_blas_thread.__enter__()
+        one_blas_thread.__exit__()
+        assert threads() == [1] * len(before)  # the second is still inside
+        one_blas_thread.__exit__()
+        assert threads() == before != [1] * len(before)

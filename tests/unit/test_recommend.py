@@ -82,7 +82,7 @@ def test_the_score_adds_up_and_the_dial_turns_it_to_what_is_loved(chosen):
     assert loved["predicted"].is_monotonic_decreasing
     assert suits["movie_id"].tolist() != loved["movie_id"].tolist()
     one = cfrec.recommend(chosen, asked, k=1, loved=6.0).iloc[0]  # by hand: of two stars given, a predicted star weighs 6 * 2 / 12 = 1
-    assert one["liked"] == pytest.approx((one["predicted"] - chosen.scale[0]) / ((chosen.scale[1] - chosen.scale[0]) / 4), rel=1e-4)
+    assert one["liked"] == pytest.approx((one["predicted"] - chosen.scale[0]) / ((chosen.scale[1] - chosen.scale[0]) / 4))
 
 
 def test_generous_and_strict_visitors_differ_in_their_part(shipped):
