@@ -289,7 +289,8 @@ class GibbsRun(Run):
 
     def network(self) -> Weights:
         """The weights after the last whole epoch."""
-        return self._network(self.last)
+        with one_blas_thread:
+            return self._network(self.last)
 
     def _network(self, memory: Weights) -> Weights:
         """The mean so far as one network, in its scores.
