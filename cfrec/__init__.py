@@ -6,6 +6,7 @@
     cfrec.similar_movies(trained, movie_id=50)
 
 Importing it does not import torch: that waits until something is trained.
+An argument of the wrong kind raises a CfrecError too: ModelError for a model, DataError for ratings, ConfigError for anything else.
 """
 
 from cfrec.config import TrainConfig

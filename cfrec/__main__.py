@@ -1,11 +1,17 @@
-"""`python -m cfrec`."""
+"""`python -m cfrec`, and the command `cfrec`."""
 
 import sys
 
-if __name__ == "__main__":
-    try:
-        from cfrec.cli import main
 
-        sys.exit(main())
+def main() -> None:
+    """Run the command line, and exit with its code."""
+    try:
+        from cfrec import cli
+
+        sys.exit(cli.main())
     except KeyboardInterrupt:  # while it was starting up
         sys.exit("cfrec: interrupted")
+
+
+if __name__ == "__main__":
+    main()

@@ -6,43 +6,34 @@ compared and shown, and never used as paths.
 
 from __future__ import annotations
 
+import io
 import lzma
+import re
 import stat
 import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-import numpy as np
-import numpy.typing as npt
-
 from cfrec.errors import DataError
 from cfrec.memory import check_fits
-from cfrec.pieces import LARGE_FILE, map_file
-
-Bytes = npt.NDArray[np.uint8]
 
 # Whatever zipfile raises on a damaged archive.
-ZIP_ERRORS = (
-    zipfile.BadZipFile,
-    zlib.error,
-    lzma.LZMAError,
-    struct.error,
-    ArithmeticError,
-    EOFError,
-    NotImplementedError,
-    RuntimeError,
-    OSError,
-    ValueError,
-)
+ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, ArithmeticError, EOFError, RuntimeError, OSError, ValueError)
+SAVE_AS_CSV = "Open it in the program it is made for and save it as CSV, then give that file."
+_DOCUMENTS = {  # by a file in them: what else is a zip archive
+    r"xl/workbook\.(xml|bin)": "an Excel workbook",
+    r"content\.xml|Index/Document\.iwa": "a document or workbook of LibreOffice or Apple",
+    r"\[Content_Types\]\.xml": "an Office document",
+}
 _LARGEST_FILE = 4 << 30  # bytes; the ratings of the largest release take 0.9 GB
 _LARGEST_RATIO = 50  # unpacked to packed size; the releases' is about 4, and only a bomb's is hundreds
 _SMALL = 10 << 20  # bytes that a file may unpack to whatever the ratio
 _MOST_ENTRIES = 10_000  # the releases have less than twenty; zipfile takes a kilobyte and 10 µs for each
-_ENTRY = b"PK\1\2"  # what each entry in an archive's list begins with
+_FILE, _ENTRY = b"PK\3\4", b"PK\1\2"  # what an archive begins with, and each entry in its list of files
 _METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}  # others unpack in steps of any size: 400 bytes become a gigabyte
 _LOCKED = 1  # an entry's flag
 _BLOCK = 1 << 20  # bytes
@@ -51,8 +42,8 @@ _BLOCK = 1 << 20  # bytes
 class Files:
     """The files of a folder or an archive, found by their last name and read one at a time."""
 
-    def __init__(self, names: list[str], read: Callable[[str], bytes | Bytes]) -> None:
-        self.names, self._read = names, read
+    def __init__(self, names: list[str], read: Callable[[str], bytes]) -> None:
+        self.names, self.read = names, read  # which raises DataError or OSError
 
     def find(self, last_name: str) -> str | None:
         """The one file of that last name, or None. Raises DataError if there are several."""
@@ -61,45 +52,45 @@ class Files:
             raise DataError(f"There is more than one {last_name}: {listed(matches[:4])}. Keep the one that is meant.")
         return matches[0] if matches else None
 
-    def read(self, name: str) -> bytes | Bytes:
-        """The content of a file. Raises DataError or OSError if it cannot be read."""
-        return self._read(name)
-
 
 def listed(names: list[str]) -> str:
     """Names of files for a message: an archive may call its files anything, at any length."""
     return ", ".join("".join(c if c.isprintable() else "?" for c in name[-60:]) for name in names)
 
 
+def most_unpacked(packed: int) -> int:
+    """Bytes that so many packed ones may unpack to: what becomes more is a bomb."""
+    return min(_LARGEST_FILE, _LARGEST_RATIO * packed + _SMALL)
+
+
 def open_folder(folder: Path) -> Files:
     """The files in a folder, and in the folders in it."""
     files = [p for pattern in ("*", "*/*") for p in sorted(folder.glob(pattern)) if p.is_file()]
-    return Files([p.relative_to(folder).as_posix() for p in files], lambda name: read_path(folder / name))
-
-
-def read_path(path: Path) -> bytes | Bytes:
-    """A file's bytes; a large one's are mapped. Raises OSError."""
-    return map_file(path) if path.stat().st_size >= LARGE_FILE else path.read_bytes()
+    return Files([p.relative_to(folder).as_posix() for p in files], lambda name: (folder / name).read_bytes())
 
 
 def is_archive(file: Path | IO[bytes]) -> bool:
     """Whether a file is a zip archive by its first bytes; or by its name, so that a damaged one is not taken for a table."""
     if isinstance(file, Path):
-        if file.suffix.lower() in (".zip", ".whl"):
-            return True
         with file.open("rb") as stream:
-            return stream.read(4) == b"PK\3\4"
+            return file.suffix.lower() in (".zip", ".whl") or is_archive(stream)
     if not file.seekable():
         return False
     start = file.tell()
-    found = file.read(4) == b"PK\3\4"
+    found = file.read(4) == _FILE
     file.seek(start)
     return found
 
 
 @contextmanager
 def open_archive(file: Path | IO[bytes], name: str) -> Iterator[Files]:
-    """The files in a zip archive. Raises DataError if it is damaged, holds links, or more files than anybody's."""
+    """The files in a zip archive.
+
+    Raises
+    ------
+    DataError
+        It is damaged, a workbook, or holds links, the same name twice, or more files than anybody's.
+    """
     with _open(file, name) as (archive, size):
         yield Files(_file_names(archive, name), lambda member: _read_member(archive, member, name, size))
 
@@ -119,36 +110,32 @@ def is_whole(path: Path) -> bool:
 @contextmanager
 def _open(file: Path | IO[bytes], name: str) -> Iterator[tuple[zipfile.ZipFile, int]]:
     """An archive, and how many bytes it has."""
-    if isinstance(file, Path):
-        with file.open("rb") as stream, _open(stream, name) as opened:
-            yield opened
-            return
-    n_entries, size = _count_entries(file, 0)
-    if n_entries > _MOST_ENTRIES:
-        raise DataError(f"{name} holds more than {_MOST_ENTRIES:,} files. Make an archive of the table of ratings alone.")
-    with _whole_zip(name):
-        archive = zipfile.ZipFile(file)
-    with archive:
-        if _count_entries(file, archive.start_dir)[0] != len(archive.filelist):
-            raise DataError(f"{name} is not a whole zip archive (its list of files has a gap). Download or make it again.")
-        yield archive, size
+    with file.open("rb") if isinstance(file, Path) else nullcontext(file) as stream:
+        if _count_entries(stream, 0) > _MOST_ENTRIES:
+            raise DataError(f"{name} holds more than {_MOST_ENTRIES:,} files. Make an archive of the table of ratings alone.")
+        size = stream.seek(0, io.SEEK_END)
+        with _whole_zip(name):
+            archive = zipfile.ZipFile(stream)
+        with archive:
+            if _count_entries(stream, archive.start_dir) != len(archive.filelist):
+                raise DataError(f"{name} is not a whole zip archive (its list of files has a gap). Download or make it again.")
+            yield archive, size
 
 
-def _count_entries(file: IO[bytes], start: int) -> tuple[int, int]:
-    """How many entries there may be at most from ``start`` on, and how many bytes: known before zipfile reads a list of millions."""
+def _count_entries(file: IO[bytes], start: int) -> int:
+    """How many entries there may be at most from ``start`` on: known before zipfile reads a list of millions."""
+    n_entries, end = 0, b""
     file.seek(start)
-    n_entries = size = 0
-    end = b""
     while block := file.read(_BLOCK):
         n_entries += (end + block).count(_ENTRY)
-        size += len(block)
         end = block[-len(_ENTRY) + 1 :]
-    return n_entries, size
+    return n_entries
 
 
 def _file_names(archive: zipfile.ZipFile, name: str) -> list[str]:
     """Names of the plain files. Raises DataError where one comes twice, or is a link: which file is meant cannot be told then."""
     files = [info for info in archive.infolist() if not info.filename.endswith("/") and "__MACOSX" not in info.filename]
+    _refuse_document([info.filename for info in files], name)
     seen = set()
     for info in files:
         if stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG):
@@ -160,6 +147,14 @@ def _file_names(archive: zipfile.ZipFile, name: str) -> list[str]:
             with _whole_zip(name):
                 archive.open(info).close()  # which compares the name in the list with the one beside the content
     return [info.filename for info in files]
+
+
+def _refuse_document(names: list[str], name: str) -> None:
+    found = [kind for pattern, kind in _DOCUMENTS.items() if any(re.fullmatch(pattern, file) for file in names)]
+    if names and all(file.endswith(".npy") for file in names):
+        found = ["a NumPy archive"]
+    if found:
+        raise DataError(f"{name} is {found[0]}. {SAVE_AS_CSV}")
 
 
 @contextmanager
@@ -189,6 +184,6 @@ def _check_member(info: zipfile.ZipInfo, name: str, size: int) -> None:
     if info.compress_type not in _METHODS:
         raise DataError(f"{name} is packed in an unusual way. Unpack it, and give the file inside.")
     packed = min(info.compress_size, size)
-    if info.file_size > min(_LARGEST_FILE, _LARGEST_RATIO * packed + _SMALL):
+    if info.file_size > most_unpacked(packed):
         unpacked = f"{listed([info.filename])} would unpack to {info.file_size / 1e6:,.0f} MB from {packed / 1e6:,.1f} MB"
         raise DataError(f"{name}: {unpacked}. Unpack it, and give the file inside.")

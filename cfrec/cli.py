@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import fields
+from pathlib import Path
 from typing import NoReturn
 
 from cfrec import commands
@@ -16,7 +17,7 @@ from cfrec.config import DEFAULT_PRESET, PRESETS_EXPLAINED, TrainConfig
 from cfrec.datasets import DATASETS
 from cfrec.errors import CfrecError
 
-_DESCRIPTION = "Train a movie recommender and see what it learned. Start with:  python -m cfrec similar snow white"
+_DESCRIPTION = "Train a movie recommender and see what it learned. Start with: "
 
 
 class _Parser(argparse.ArgumentParser):
@@ -39,6 +40,12 @@ def _size(text: str) -> int:
     return int(float(text))
 
 
+def _columns(text: str) -> dict[str, str | int | None]:
+    pairs = dict(pair.split("=", 1) for pair in text.split(","))
+    return {role.strip(): None if column.strip().lower() == "none" else column.strip() for role, column in pairs.items()}
+
+
+_columns.__name__ = "list such as user=reviewer,movie=2,rating=stars"
 _count.__name__ = "number from 1 on"  # argparse says: invalid … value
 _size.__name__ = "number of ratings from 1,000 to 1e9"
 
@@ -69,7 +76,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """The whole command line."""
-    parser = _Parser(prog="python -m cfrec", description=_DESCRIPTION)
+    program = "cfrec" if Path(sys.argv[0]).stem == "cfrec" else "python -m cfrec"  # as it was called
+    parser = _Parser(prog=program, description=f"{_DESCRIPTION} {program} similar snow white")
     parser.set_defaults(verbose=False)
     commands_ = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for add in (_add_data, _add_train, _add_evaluate, _add_views, _add_recommend, _add_models, _add_export, _add_bench):
@@ -91,14 +99,27 @@ def _command(commands_: _Commands[_Parser], name: str, run: commands.Command, te
 def _add_ratings_source(parser: argparse.ArgumentParser) -> None:
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--dataset", choices=list(DATASETS), help="a MovieLens release, downloaded once (default: ml-100k)")
-    source.add_argument("--ratings", metavar="FILE", help="your own CSV, TSV, zip or folder with user, movie and rating")
+    source.add_argument("--ratings", metavar="FILE", help="your own CSV, TSV, JSON, Parquet, zip or folder with user, movie and rating")
+    _add_reading(parser)
+
+
+def _add_reading(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--movies", metavar="FILE", help="a second file with movie ids, titles and genres")
+    parser.add_argument(
+        "--columns",
+        type=_columns,
+        metavar="ROLE=COLUMN,…",
+        help="which column is which, by name or by number from 1, such as user=reviewer,movie=2,rating=stars; genres=none leaves one out",
+    )
+    parser.add_argument("--not-rated", type=float, metavar="STARS", help='the rating that stands for "not rated", such as 0')
     parser.add_argument("--drop-bad-rows", action="store_true", help="drop and count bad rows instead of stopping at the first")
 
 
 def _add_data(commands_: _Commands[_Parser]) -> None:
-    parser = _command(commands_, "data", commands.data, "List the data sets, or make one present and summarise it.")
-    parser.add_argument("name", nargs="?", metavar="NAME", help="a data set, such as ml-100k")
+    text = "List the data sets, or say what is in one, or in a file of your own."
+    parser = _command(commands_, "data", commands.data, text)
+    parser.add_argument("name", nargs="?", metavar="NAME", help="a data set, such as ml-100k, or a file")
+    _add_reading(parser)
 
 
 def _add_train(commands_: _Commands[_Parser]) -> None:

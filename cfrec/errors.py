@@ -9,12 +9,20 @@ class DataError(CfrecError):
     """A file of ratings or movies cannot be used as it is."""
 
 
+class ColumnsError(DataError):
+    """It is not clear which column is which; ``problem`` is the message without how to say it, ``found`` role -> column (from 0)."""
+
+    def __init__(self, problem: str, how: str, found: dict[str, int] | None = None) -> None:
+        super().__init__(f"{problem} {how}")
+        self.problem, self.found = problem, found or {}
+
+
 class DownloadError(CfrecError):
     """A data set could not be downloaded from any of its sources."""
 
 
 class ConfigError(CfrecError):
-    """A training setting is out of range, of the wrong type, or needs more memory than is free."""
+    """A setting or argument is out of range, of the wrong type, or needs more memory than is free."""
 
 
 class DeviceError(CfrecError):

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import pandas as pd
 
+from cfrec.arguments import checked
 from cfrec.config import TrainConfig
 from cfrec.errors import ConfigError, DataError
 from cfrec.metrics import prediction_errors, shares_within
@@ -16,6 +17,7 @@ from cfrec.trained import TrainedModel
 from cfrec.training import train
 
 
+@checked
 def evaluate(trained: TrainedModel, ratings: Ratings) -> dict[str, float]:
     """Errors on the part of ``ratings`` that was held out when the model was trained: mse, rmse, mae, within_half, within_one.
 
@@ -68,6 +70,7 @@ def guesses(trained: TrainedModel, valid: Ratings) -> pd.DataFrame:
     )
 
 
+@checked
 def cross_validate(
     ratings: Ratings,
     config: TrainConfig,

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from cfrec.arguments import checked
 from cfrec.errors import ConfigError
 from cfrec.ratings import FloatArray
 from cfrec.trained import TrainedModel
@@ -16,6 +17,7 @@ from cfrec.trained import TrainedModel
 Mask = npt.NDArray[np.bool_]
 
 
+@checked
 def movie_biases(
     trained: TrainedModel, *, min_ratings: int = 0, genre: str | None = None, years: tuple[int, int] | None = None
 ) -> pd.DataFrame:
@@ -39,6 +41,7 @@ def movie_biases(
     return table.sort_values("bias", ascending=False, kind="stable").reset_index(drop=True)
 
 
+@checked
 def mean_rating_histogram(trained: TrainedModel, step: float = 0.5) -> pd.DataFrame:
     """How many movies have which mean rating: stars (``1.0–1.5``), films; lowest first."""
     low, high, _ = trained.scale
@@ -47,6 +50,7 @@ def mean_rating_histogram(trained: TrainedModel, step: float = 0.5) -> pd.DataFr
     return pd.DataFrame({"stars": [f"{a:.1f}–{b:.1f}" for a, b in pairwise(edges)], "films": counts})
 
 
+@checked
 def project_factors(trained: TrainedModel, n_components: int = 3, *, min_ratings: int = 0) -> pd.DataFrame:
     """Movie factors on their principal components: a map of movies.
 
@@ -90,6 +94,7 @@ def project_factors(trained: TrainedModel, n_components: int = 3, *, min_ratings
     return table
 
 
+@checked
 def similar_movies(
     trained: TrainedModel,
     movie_id: object,
@@ -202,6 +207,7 @@ def _filter(movies: pd.DataFrame, min_ratings: int, genre: str | None, years: tu
     return allowed
 
 
+@checked
 def predict_ratings(trained: TrainedModel, user_ids: Sequence[object], movie_ids: Sequence[object]) -> FloatArray:
     """Predicted stars for pairs of ids.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -106,8 +107,9 @@ def _numbered(rows: FloatArray, id_name: str, ids: Ids) -> pd.DataFrame:
 def _write_projector(trained: TrainedModel, folder: Path) -> list[Path]:
     vectors, metadata = folder / "vectors.tsv", folder / "metadata.tsv"
     pd.DataFrame(trained.movie_factors).to_csv(vectors, sep="\t", header=False, index=False)
+    # The Embedding Projector takes quotation marks for part of a title, and has no way to write a tab or line end.
     table = _movies(trained)[["title", "movie_id", "year", "genres", "n_ratings", "mean_rating", "bias"]]
-    spreadsheet_safe(table).replace(r"[\t\r\n]", " ", regex=True).to_csv(metadata, sep="\t", index=False)
+    spreadsheet_safe(table).replace(r"[\t\r\n]", " ", regex=True).to_csv(metadata, sep="\t", index=False, quoting=csv.QUOTE_NONE)
     return [vectors, metadata]
 
 

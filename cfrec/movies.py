@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,6 +18,15 @@ FloatArray = npt.NDArray[np.float32]
 Ids = npt.NDArray[np.signedinteger] | npt.NDArray[np.object_]
 
 _PIECE = 1 << 18  # rows
+_INTEGER = re.compile(r"0|-?[1-9][0-9]{0,18}")
+_INT64 = range(-(2**63), 2**63)
+
+
+def typed(texts: Sequence[str]) -> Ids:
+    """Distinct ids in ascending order: int64 if all of them are integers written plainly, text otherwise."""
+    if all(_INTEGER.fullmatch(text) and int(text) in _INT64 for text in texts):
+        return np.array(sorted(map(int, texts)), np.int64)
+    return np.array(sorted(texts), object)
 
 
 def name_movies(movie_ids: Ids, catalogue: Mapping[str, tuple[str, str]]) -> dict[str, list[Any]]:

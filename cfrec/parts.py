@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from cfrec.arguments import checked
 from cfrec.ratings import FloatArray
 from cfrec.trained import TrainedModel
 
@@ -34,6 +35,7 @@ def star_levels(trained: TrainedModel, user_bias: float, taste: FloatArray, movi
     return trained.to_stars(np.cumsum([average, movie_bias - usual_movie, user, taste], axis=0))
 
 
+@checked
 def explain_prediction(trained: TrainedModel, user_id: object, movie_id: object, *, decimals: int | None = None) -> pd.DataFrame:
     """The parts that a prediction adds up from, in stars.
 

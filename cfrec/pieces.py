@@ -3,31 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-import mmap
 import os
-import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import accumulate
 from pathlib import Path
 from typing import TypeVar
 
-import numpy as np
-import numpy.typing as npt
-
-LARGE_FILE = 8 << 20  # bytes from which on compiled code and a copy in the cache are worth their while
-MANY_ROWS = 300_000  # about as many rows
+LARGE_FILE = 8 << 20  # bytes from which on a copy in the cache is worth its while
 _PIECE = 16 << 20  # bytes; part of what a hash is, so that it's the same on every machine
 _BLOCK = 1 << 20  # bytes that stay in a processor's cache
 _MOST_THREADS = 4
-_UNTIL_LOADED = 3  # this many times as much is needed while Numba, which takes 0.4 s to load, is not
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-
-
-def pays_to_compile(size: int, least: int) -> bool:
-    """Whether there is enough to do for compiled code, where ``least`` is enough once Numba is loaded."""
-    return size >= least * (1 if "numba" in sys.modules else _UNTIL_LOADED)
 
 
 def for_each(function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
@@ -44,15 +33,6 @@ def n_threads() -> int:
 def slices(n: int, size: int) -> list[slice]:
     """Cut 0..n into slices of ``size``, the last one shorter; one empty slice where n is 0."""
     return [slice(start, min(start + size, n)) for start in range(0, max(n, 1), size)]
-
-
-def map_file(path: Path) -> npt.NDArray[np.uint8]:
-    """A file's bytes, read-only, as the system keeps them: a copy in memory can take longer to make than to parse.
-
-    The file must not be cut short while it is in use. Raises OSError where it cannot be read.
-    """
-    with path.open("rb") as file:
-        return np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
 
 
 def hash_file(path: Path, *, in_threads: bool = True) -> str:
@@ -72,5 +52,23 @@ def hash_file(path: Path, *, in_threads: bool = True) -> str:
                 hashed.update(memoryview(block)[:n])
         return hashed.digest()
 
-    parts = slices(path.stat().st_size, _PIECE)
-    return hashlib.sha256(b"".join(for_each(digest, parts) if in_threads else map(digest, parts))).hexdigest()
+    return _hash_pieces(digest, path.stat().st_size, in_threads=in_threads)
+
+
+def hash_parts(parts: Sequence[memoryview]) -> str:
+    """What ``hash_file`` returns for a file of these bytes, one part after the other."""
+    ends = list(accumulate(map(len, parts)))
+
+    def digest(piece: slice) -> bytes:
+        hashed = hashlib.sha256()
+        for part, end in zip(parts, ends, strict=True):
+            begin = end - len(part)
+            hashed.update(part[max(piece.start - begin, 0) : max(piece.stop - begin, 0)])
+        return hashed.digest()
+
+    return _hash_pieces(digest, sum(map(len, parts)), in_threads=True)
+
+
+def _hash_pieces(digest: Callable[[slice], bytes], size: int, *, in_threads: bool) -> str:
+    pieces = slices(size, _PIECE)
+    return hashlib.sha256(b"".join(for_each(digest, pieces) if in_threads else map(digest, pieces))).hexdigest()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from math import log2
 from typing import TypeVar
@@ -14,11 +14,11 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from cfrec.compiled import load_kernels
 from cfrec.errors import DataError
 from cfrec.memory import check_fits
-from cfrec.movies import FloatArray, Ids, IntArray, count_ratings, movies_table, name_movies
-from cfrec.pieces import MANY_ROWS, for_each, pays_to_compile, slices
+from cfrec.movies import FloatArray, Ids, IntArray, count_ratings, movies_table, name_movies, typed
+from cfrec.pieces import for_each
+from cfrec.report import ReadReport
 
 __all__ = ["FloatArray", "Ids", "IntArray", "Ratings", "ReadReport", "Source", "build_ratings"]
 
@@ -26,6 +26,7 @@ First = TypeVar("First")
 Second = TypeVar("Second")
 
 _PIECE = 1 << 18  # rows
+_EMPTY = "There is no rating in the data. It needs rows of user, movie and rating."
 _MOVIE = 500  # bytes of memory that a movie takes beside its ratings: an upper estimate
 
 
@@ -37,17 +38,6 @@ class Source:
     title: str
     licence: str = ""
     citation: str = ""
-
-
-@dataclass(frozen=True)
-class ReadReport:
-    """What became of every row read: ``n_rows == n_used + n_dropped + n_duplicates``."""
-
-    n_rows: int
-    n_used: int
-    n_dropped: int = 0
-    n_duplicates: int = 0
-    reasons: Mapping[str, int] = field(default_factory=dict)  # rule -> rows dropped for it
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,11 +170,8 @@ def build_ratings(
     timestamp: npt.NDArray[np.int64] | None = None,
     movies: Mapping[str, tuple[str, str]] | None = None,
     source: Source | None = None,
-    n_dropped: int = 0,
-    reasons: Mapping[str, int] | None = None,
-    overwrite: bool = False,
 ) -> Ratings:
-    """Index ratings given by the data set's own ids, in file order.
+    """Index ratings given by ids, in their order.
 
     Parameters
     ----------
@@ -194,26 +181,61 @@ def build_ratings(
     timestamp : int64 array (n_rows,), optional
     movies : mapping movie_id as text -> (raw title, genres joined by ``|``), optional
         Movies without an entry are named after their id.
-    overwrite : bool
-        The columns are no longer needed: saves the memory of new ones where they have the right types.
 
     Raises
     ------
     DataError
         There are no ratings, the columns differ in length, or there is no memory for as many movies.
     """
-    n_rows = len(rating)
+    if not len(rating) == len(user_id) == len(movie_id):
+        raise DataError("The columns user, movie and rating differ in length.")
+    if not len(rating):
+        raise DataError(_EMPTY)
+    (user_ids, user_idx), (movie_ids, movie_idx) = for_each(_index, (user_id, movie_id))
+    return index_ratings(user_ids, movie_ids, user_idx, movie_idx, rating, timestamp=timestamp, movies=movies, source=source)
+
+
+def index_ratings(
+    user_ids: Ids,
+    movie_ids: Ids,
+    user_idx: IntArray,
+    movie_idx: IntArray,
+    rating: npt.NDArray[np.floating],
+    *,
+    timestamp: npt.NDArray[np.int64] | None = None,
+    movies: Mapping[str, tuple[str, str]] | None = None,
+    source: Source | None = None,
+    reasons: Mapping[str, int] | None = None,
+) -> Ratings:
+    """Ratings over tables of distinct ids in ascending order; of a user's several ratings of a movie the latest is kept.
+
+    Parameters
+    ----------
+    user_ids, movie_ids : int64 or object array (n_users,), (n_movies,)
+        Those that nobody rates by, or nobody rated, are left out.
+    user_idx, movie_idx : int32 array (n_rows,)
+        Places in them.
+    rating : float array (n_rows,)
+        In stars; finite.
+    timestamp : int64 array (n_rows,), optional
+    movies : mapping movie_id as text -> (raw title, genres joined by ``|``), optional
+        Movies without an entry are named after their id.
+    reasons : mapping rule -> rows that were left out for it, optional
+
+    Raises
+    ------
+    DataError
+        There are no ratings, or there is no memory for as many movies.
+    """
+    n_rows, n_dropped = len(rating), sum((reasons or {}).values())
     if n_rows == 0:
         why = f" All {n_dropped:,} rows are bad; most often: {max(reasons, key=reasons.__getitem__)}." if reasons else ""
-        raise DataError(f"There is no rating in the data.{why} It needs rows of user, movie and rating.")
-    if not n_rows == len(user_id) == len(movie_id):
-        raise DataError("The columns user, movie and rating differ in length.")
-    (user_ids, user_idx), (movie_ids, movie_idx) = for_each(partial(_index, overwrite=overwrite), (user_id, movie_id))
+        raise DataError(f"{_EMPTY}{why}")
     check_fits(_MOVIE * len(movie_ids), f"A table of {len(movie_ids):,} movies")
+    (user_ids, user_idx), (movie_ids, movie_idx) = _used(user_ids, user_idx), _used(movie_ids, movie_idx)
     kept, names = _at_once(partial(_latest, user_idx, movie_idx, len(movie_ids), timestamp), partial(name_movies, movie_ids, movies or {}))
-    user_idx, movie_idx, stars = user_idx[kept], movie_idx[kept], rating[kept].astype(np.float32, copy=not overwrite)
+    user_idx, movie_idx, stars = user_idx[kept], movie_idx[kept], rating[kept].astype(np.float32, copy=False)
     (n_ratings, mean_rating), scale = _at_once(partial(count_ratings, movie_idx, stars, len(movie_ids)), partial(_scale, stars))
-    report = ReadReport(n_rows + n_dropped, len(stars), n_dropped, n_rows - len(stars), reasons or {})
     return Ratings(
         user_idx=user_idx,
         movie_idx=movie_idx,
@@ -223,7 +245,7 @@ def build_ratings(
         timestamp=None if timestamp is None else timestamp[kept],
         scale=scale,
         source=source or Source("ratings", "Ratings"),
-        report=report,
+        report=ReadReport(n_rows + n_dropped, len(stars), n_dropped, n_rows - len(stars), reasons or {}),
     )
 
 
@@ -234,17 +256,8 @@ def _at_once(first: Callable[[], First], second: Callable[[], Second]) -> tuple[
         return first(), other.result()
 
 
-def _index(ids: Ids, *, overwrite: bool = False) -> tuple[Ids, IntArray]:
+def _index(ids: Ids) -> tuple[Ids, IntArray]:
     """Distinct ids in ascending order, as int64 or text, and the row of each rating's id among them."""
-    if ids.dtype != object and ids.min() >= 0 and ids.max() <= 4 * len(ids) + 1_000_000:  # a table with a place for each possible id
-        present = np.zeros(int(ids.max()) + 1, bool)
-        present[ids] = True
-        place = np.cumsum(present, dtype=np.int32)
-        place -= 1
-        idx: IntArray = ids if overwrite and ids.dtype == np.int32 else np.empty(len(ids), np.int32)  # type: ignore[assignment]
-        for part in slices(len(ids), _PIECE):
-            idx[part] = place[ids[part]]
-        return np.flatnonzero(present), idx
     codes, found = pd.factorize(ids)  # by hashing: sorting all the ids, rather than the distinct ones, takes thirty times as long
     distinct: Ids = np.asarray(found) if ids.dtype == object else np.asarray(found, np.int64)
     order = np.argsort(distinct, kind="stable")
@@ -253,24 +266,53 @@ def _index(ids: Ids, *, overwrite: bool = False) -> tuple[Ids, IntArray]:
     return distinct[order], rank[codes]
 
 
+def _used(ids: Ids, idx: IntArray) -> tuple[Ids, IntArray]:
+    """The ids that are used, and the places among them."""
+    used = np.bincount(idx, minlength=len(ids)) > 0
+    if used.all():
+        return ids, idx
+    idx, ids = (np.cumsum(used, dtype=np.int32) - 1)[idx], ids[used]
+    if ids.dtype == object and (again := typed(ids.tolist())).dtype != object:  # what was no integer is among those left out
+        rank = {str(key): k for k, key in enumerate(again.tolist())}
+        return again, np.array([rank[text] for text in ids.tolist()], np.int32)[idx]
+    return ids, idx
+
+
 def _latest(
     user_idx: IntArray, movie_idx: IntArray, n_movies: int, timestamp: npt.NDArray[np.int64] | None
 ) -> slice | npt.NDArray[np.intp]:
     """Rows to keep, in file order: of a user's several ratings of a movie the latest, by time, then by row."""
-    if pays_to_compile(len(user_idx), MANY_ROWS) and (kernels := load_kernels("parsing")):
-        n_users, earlier = int(user_idx.max()) + 1, np.zeros(len(user_idx), bool)
-        times = np.zeros(0, np.int64) if timestamp is None else timestamp
-        begin, rows, movies = kernels.sort_by_user(user_idx, movie_idx, n_users)
-        halves = begin[: n_users // 2 + 1], begin[n_users // 2 :]
-        n_earlier = for_each(lambda begin: kernels.mark_earlier(begin, rows, movies, times, earlier), halves)
-        return np.flatnonzero(~earlier) if any(n_earlier) else slice(None)
-    pair = user_idx.astype(np.int64) * n_movies + movie_idx
-    if not pd.Series(pair).duplicated().any():
+    pair = user_idx.astype(np.int64)
+    pair *= n_movies
+    pair += movie_idx
+    rows, pairs = _twins(pair)
+    if not len(rows):
         return slice(None)
-    order = np.argsort(pair, kind="stable") if timestamp is None else np.lexsort((timestamp, pair))
-    ordered = pair[order]
-    last = np.append(ordered[1:] != ordered[:-1], True)
-    return np.sort(order[last])
+    times = np.zeros(len(rows), np.int64) if timestamp is None else timestamp[rows]
+    order = np.lexsort((rows, times, pairs))
+    keep = np.ones(len(user_idx), bool)
+    keep[rows[order[:-1][np.diff(pairs[order]) == 0]]] = False
+    return np.flatnonzero(keep)
+
+
+def _twins(pairs: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """The rows whose number comes twice or more, and that number; ``pairs`` is overwritten.
+
+    Number and row are sorted as one number: NumPy sorts numbers several times as fast as it finds their order.
+    """
+    n = len(pairs)
+    if int(pairs.max()) >= 2**63 // n - 1:
+        rows = np.flatnonzero(pd.Series(pairs).duplicated(keep=False).to_numpy())
+        return rows, pairs[rows]
+    keys = pairs
+    keys *= n
+    keys += np.arange(n)
+    for_each(np.ndarray.sort, (keys[: n // 2], keys[n // 2 :]))
+    keys.sort(kind="stable")  # which merges the halves
+    numbers = keys // n
+    same = numbers[1:] == numbers[:-1]
+    found = np.append(same, False) | np.append(False, same)
+    return keys[found] % n, numbers[found]
 
 
 def _scale(rating: FloatArray) -> tuple[float, float, float]:

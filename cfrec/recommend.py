@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from cfrec.arguments import checked
 from cfrec.errors import ConfigError
 from cfrec.parts import star_levels
 from cfrec.ratings import FloatArray
@@ -151,6 +152,7 @@ def _prior(trained: TrainedModel, n: int, known: _Choice | None = None, choice: 
     return np.zeros(trained.n_factors + 1), np.diag(penalties)
 
 
+@checked
 def recommend(
     trained: TrainedModel, stars: Mapping[object, float], k: int = 10, *, min_ratings: int = 0, loved: float = _LOVED
 ) -> pd.DataFrame:

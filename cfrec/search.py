@@ -16,12 +16,14 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from cfrec.arguments import checked
 from cfrec.errors import NotFoundError
 from cfrec.titles import fold
 from cfrec.trained import TrainedModel
 
 _ARTICLES = frozenset(["the", "a", "an", "le", "la", "les", "l", "il", "lo", "el", "los", "das", "der", "die", "ein", "eine"])
 _ROMAN = {"ii": "2", "iii": "3", "iv": "4", "vi": "6", "vii": "7", "viii": "8", "ix": "9"}
+_YEAR_AT_END = re.compile(r"\s*\(\d{4}\)$")
 _CANDIDATES = 50  # titles looked at closely
 _CLOSE = 0.025  # scores nearer than this are as good as each other
 _SURE = 0.25  # a best match with a lower score is a guess
@@ -31,6 +33,7 @@ _QUERY_FOUND, _TITLE_FOUND, _EXACT, _BEGINNING, _WHOLE_WORDS, _YEAR, _POPULAR = 
 _BEST = _QUERY_FOUND + _TITLE_FOUND + _EXACT + _BEGINNING + _WHOLE_WORDS + _YEAR + _POPULAR
 
 
+@checked
 def search_movies(trained: TrainedModel, text: str, k: int = 10) -> pd.DataFrame:
     """Find movies by (part of) their title.
 
@@ -46,28 +49,44 @@ def search_movies(trained: TrainedModel, text: str, k: int = 10) -> pd.DataFrame
     DataFrame
         movie_id, title, score (0 to 1), best first; empty if nothing in any title resembles the text.
     """
-    if trained not in _indexes:
-        _indexes[trained] = TitleIndex(trained.movies)
-    rows, scores = _indexes[trained].search(text, k)
+    rows, scores = _index(trained).search(text, k)
     table = trained.movies.loc[rows, ["movie_id", "title"]].reset_index(drop=True)
     return table.assign(score=scores)
 
 
 def find_movie(trained: TrainedModel, text: str) -> object:
-    """The one movie id a text stands for: an exact title, an id, or a clear best match.
+    """The one movie id a text stands for: the first of ``find_namesakes``, which raises NotFoundError."""
+    movie_id: object = find_namesakes(trained, text)["movie_id"].tolist()[0]
+    return movie_id
+
+
+def find_namesakes(trained: TrainedModel, text: str) -> pd.DataFrame:
+    """The movies a text stands for: an exact title, an id, or a clear best match.
+
+    Returns
+    -------
+    DataFrame
+        movie_id, title; one row, or all movies of exactly this title, the most rated first. A title with its year is one movie.
 
     Raises
     ------
     NotFoundError
         Nothing resembles it, or several match about as well: names them.
     """
-    found = search_movies(trained, text, k=5)
-    exact = found[np.array([_plain(title) == _plain(text) or fold(title) == fold(text) for title in found["title"]], bool)]
-    if exact["title"].nunique() == 1:  # of two entries for one film the more rated comes first
-        return _first(exact)
-    ids = {str(movie_id): movie_id for movie_id in trained.movies["movie_id"].tolist()}
-    if text.strip() in ids:
-        return ids[text.strip()]
+    text, found, movies = text.strip(), search_movies(trained, text, k=_CANDIDATES), trained.movies[["movie_id", "title", "n_ratings"]]
+    named = _index(trained).named(text)
+    if len(named):
+        best_known_first = movies.iloc[named].sort_values("n_ratings", ascending=False, kind="stable")
+        return best_known_first.drop_duplicates("title")[["movie_id", "title"]]  # one film may have two entries
+    is_number, ids = re.fullmatch(r"[-+]?\d[\d.,]*", text), movies["movie_id"].astype(str)
+    if is_number:  # what resembles a number is another number
+        whole = re.compile(rf"(?<![\w.]){re.escape(text)}(?!\w|[.,]\d)")
+        found = found[np.array([whole.search(_YEAR_AT_END.sub("", title)) is not None for title in found["title"]], bool)]
+    for movie_id in (text, re.sub(r"\.0+$", "", text) if found.empty else text):  # 3.0 is what spreadsheets make of 3
+        if len(same := movies[ids == movie_id]):
+            return same[["movie_id", "title"]]
+    if is_number and found.empty:
+        raise NotFoundError(f"There is no movie with the id {text}, and no title with that number.")
     if found.empty:
         raise NotFoundError(f"No title resembles {text!r}. Try a single distinctive word of it.")
     close = found[found["score"] > found["score"].iloc[0] - _CLOSE]
@@ -76,15 +95,16 @@ def find_movie(trained: TrainedModel, text: str) -> object:
         raise NotFoundError(f"No title resembles {text!r} much; the nearest: {names}. Try a single distinctive word of it.")
     if len(close) > 1:
         raise NotFoundError(f"{text!r} could be: {names}. Give more of the title, or the number in brackets.")
-    return _first(close)
-
-
-def _first(found: pd.DataFrame) -> object:
-    movie_id: object = found["movie_id"].tolist()[0]
-    return movie_id
+    return found.head(1)[["movie_id", "title"]]
 
 
 _indexes: WeakKeyDictionary[TrainedModel, TitleIndex] = WeakKeyDictionary()
+
+
+def _index(trained: TrainedModel) -> TitleIndex:
+    if trained not in _indexes:
+        _indexes[trained] = TitleIndex(trained.movies)
+    return _indexes[trained]
 
 
 def _words(text: str) -> list[str]:
@@ -93,7 +113,7 @@ def _words(text: str) -> list[str]:
 
 def _plain(title: str) -> str:
     """Words of a title without its year and leading article."""
-    words = _words(re.sub(r"\s*\(\d{4}\)$", "", title))
+    words = _words(_YEAR_AT_END.sub("", title))
     return " ".join(words[1:] if len(words) > 1 and words[0] in _ARTICLES else words)
 
 
@@ -110,8 +130,12 @@ class TitleIndex:
     """An inverted index from pieces to titles. Built once per movies table, never changed."""
 
     def __init__(self, movies: pd.DataFrame) -> None:
-        names = [re.sub(r"\s*\(\d{4}\)$", "", title) for title in movies["title"]]
-        self._names = [{_plain(part) for part in re.split(r"[()]", name) if part.strip()} for name in names]
+        names = [_YEAR_AT_END.sub("", title) for title in movies["title"]]
+        self._names = [{_plain(part) for part in (name, *re.split(r"[()]", name)) if part.strip()} for name in names]
+        self._rows_of_name: dict[str, list[int]] = defaultdict(list)
+        for row, own in enumerate(self._names):
+            for name in own - {""}:  # of a title without a letter or digit
+                self._rows_of_name[name].append(row)
         self._title_words = [_words(name) for name in names]
         self._years = [str(year) for year in movies["year"].tolist()]
         popularity = np.log1p(movies["n_ratings"].to_numpy(np.float64))
@@ -142,6 +166,12 @@ class TitleIndex:
         scores = scores[rows] + np.array([self._bonus(row, words) for row in rows.tolist()])
         best = np.lexsort((rows, -scores))[:k]
         return rows[best], scores[best] / _BEST
+
+    def named(self, text: str) -> list[int]:
+        """Rows of the movies of exactly this title, or one of its names; of those with this year, where the text ends in one."""
+        words = _words(text)
+        with_year = [row for row in self._rows_of_name.get(_plain(" ".join(words[:-1])), []) if words[-1] == self._years[row]]
+        return with_year or self._rows_of_name.get(_plain(" ".join(words)), [])
 
     def _bonus(self, row: int, words: list[str]) -> float:
         names, title = self._names[row], self._title_words[row]

@@ -11,6 +11,7 @@ import logging
 import os
 import re
 import shutil
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cfrec.arguments import checked
 from cfrec.encoding import decode, encode
 from cfrec.errors import ModelError, ShortageError
 from cfrec.folders import (
@@ -54,6 +56,7 @@ class StoredModel:
     problem: str = ""
 
 
+@checked
 def save_model(trained: TrainedModel, folder: str | Path, *, resumable: bool = False, overwrite: bool = True) -> Path:
     """Write a model to a folder, replacing the model that is there unless told not to.
 
@@ -101,7 +104,7 @@ def _check_free(folder: str | Path) -> None:
 
 
 def check_folder(folder: str | Path) -> Path:
-    """The folder, with links followed, if a model can be stored there; nothing is written. Raises ModelError."""
+    """The folder, with links followed, if a model can be stored there; nothing is left behind. Raises ModelError."""
     shown = _shown(folder)
     try:
         place = _resolve(folder)
@@ -110,8 +113,15 @@ def check_folder(folder: str | Path) -> Path:
         parent = next(p for p in place.parents if p.exists())
     except OSError as error:
         raise ModelError(f"A model cannot be stored in {shown}: {error.strerror}. Choose another name.") from error
-    if not (parent.is_dir() and os.access(parent, os.W_OK)) or not place.name:
+    if not parent.is_dir() or not place.name:
         raise ModelError(f"A model cannot be stored in {shown}: {_shown(parent)} cannot be written to. Choose another folder.")
+    try:  # permissions do not tell all: /proc and network drives promise more than they allow, and a lock there is waited for in vain
+        with tempfile.TemporaryFile(dir=parent, prefix=".cfrec."):
+            pass
+    except OSError as error:
+        raise ModelError(
+            f"A model cannot be stored in {shown}: {_shown(parent)} cannot be written to: {error.strerror or error}. {_way_out(error)}."
+        ) from error
     return place
 
 
@@ -128,6 +138,12 @@ def _shown(folder: str | Path) -> str:
     path = Path(folder)
     name = path.name or path.anchor if path.is_absolute() else str(folder)
     return name[:100].encode(errors="backslashreplace").decode()
+
+
+def shipped_model(name: str) -> Path:
+    """The folder of a model that ships with cfrec: in the package where a wheel was installed, beside it in a checkout."""
+    package = Path(__file__).parent
+    return next((models for models in [package / "models"] if models.is_dir()), package.parent / "models") / name
 
 
 def model_folder(models: str | Path, name: str) -> Path:
@@ -162,6 +178,10 @@ def sweep(models: str | Path) -> None:
         logger.info("the folder %s was not swept: %s", models.name, getattr(error, "strerror", None) or "another program writes to it")
 
 
+def _way_out(error: OSError) -> str:
+    return "Free some space, and try again" if error.errno in _FULL else "See that its folder can be written to, or choose another"
+
+
 @contextmanager
 def _one_writer(place: Path, what: str) -> Iterator[None]:
     """Let one process or thread at a time change a folder of models; first finish what a killed one had begun."""
@@ -175,8 +195,7 @@ def _one_writer(place: Path, what: str) -> Iterator[None]:
     except Timeout as error:
         raise ModelError(f"Another program has been writing to {place.parent.name} for {_WAIT:.0f} seconds. Try again later.") from error
     except OSError as error:
-        way_out = "Free some space, and try again" if error.errno in _FULL else "See that its folder can be written to, or choose another"
-        raise ModelError(f"The model {place.name!r} could not be {what}: {error.strerror or error}. {way_out}.") from error
+        raise ModelError(f"The model {place.name!r} could not be {what}: {error.strerror or error}. {_way_out(error)}.") from error
 
 
 @contextmanager
@@ -216,6 +235,7 @@ def _sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
+@checked
 def load_model(folder: str | Path) -> TrainedModel:
     """Read a model; the manifest's and every file's SHA-256 are checked before it is parsed.
 
@@ -253,6 +273,7 @@ def _read(place: Path) -> tuple[Mapping[str, Any], TrainedModel]:
             time.sleep(0.001)
 
 
+@checked
 def list_models(folder: str | Path = "models") -> list[StoredModel]:
     """All models in a folder, by name. Those that cannot be loaded are listed too, with the reason."""
     folder = Path(folder)
@@ -277,6 +298,7 @@ def _entry(path: Path) -> StoredModel | None:
         return StoredModel(name, path, {}, f"{what}: {error}")
 
 
+@checked
 def delete_model(folder: str | Path) -> None:
     """Remove a model from disk. Raises ModelError if no model is there, or it cannot be removed: then it is left whole."""
     with _changing(folder, "deleted") as place:

@@ -1,146 +1,283 @@
-"""Delimited text -> rows: encodings, separators, quotation marks and headers."""
+"""Rows of delimited text -> columns of distinct texts: quotation marks, rows that cannot be cut, and the line that each stands on.
+
+pyarrow cuts the rows, in threads. Cells come out as dictionaries of distinct texts, since what a column holds is judged
+once for each distinct text. Files whose quotation marks break the rules of CSV are cut line by line, which is slower.
+"""
 
 from __future__ import annotations
 
 import csv
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from cfrec.errors import DataError
+from cfrec.layouts import COMMENT, Layout, csv_reader
+from cfrec.pieces import slices
 
-ROLES = {
-    "user": ("userid", "user", "uid", "reviewerid", "customerid"),
-    "movie": ("movieid", "itemid", "movie", "item", "iid", "filmid", "film", "asin"),
-    "rating": ("rating", "score", "stars", "ratings", "userrating"),
-    "timestamp": ("timestamp", "time", "date", "unixtime", "ratedat"),
-    "title": ("title", "movietitle", "moviename", "itemname", "filmname"),
-    "genres": ("genres", "genre", "class", "category", "categories"),
-    "year": ("year", "releaseyear"),
-}
-UTF_16_MARKS = (b"\xff\xfe", b"\xfe\xff")
-_SAMPLE = 20_000  # characters in which the separator is looked for
-MOVIE_TABLE_ROLES = ROLES | {"movie": (*ROLES["movie"], "id"), "title": (*ROLES["title"], "name")}
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_BLOCK = 4 << 20  # bytes that a thread cuts in one go
+_PIECE = 16 << 20  # bytes
+_MOST_SKIPPED = 10_000  # rows that are kept in mind
+_MOST_LINES = 500  # that a quoted cell may span where the file breaks the rules of CSV elsewhere
+_UNIT = "\x1f"  # stands for "::", which pyarrow cannot cut at: ASCII's own unit separator
 
 
-def decode(data: bytes, name: str) -> str:
-    """Bytes of a text file as text: UTF-8, or UTF-16 with a mark, else Windows' or ISO's Latin. Marks are left out, wherever they are.
+class RowError(DataError):
+    """One row breaks a rule."""
 
-    Raises
-    ------
-    DataError
-        The file is empty, is binary, is a web page, or mixes encodings.
-    """
-    if data.startswith(UTF_16_MARKS):
-        text = _decode_utf_16(data, name)
-    else:
+    def __init__(self, file: str, line: int, column: str, value: str, rule: str, *, unit: str = "line") -> None:
+        where = f"{file}, {unit} {line}" + (f", column {column}" if column else "")
+        super().__init__(f"{where}: {value[:60]!r} {rule}. Correct the row, or leave out bad rows.")
+        self.line, self.column, self.value, self.rule = line, column, value, rule
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Columns of text, dictionary-encoded (or integers, of times), of equal length; rows that could not be cut are in ``reasons``."""
+
+    name: str
+    columns: Mapping[int, Any]
+    n_rows: int
+    reasons: Counter[str]  # rule -> rows
+    line_of: Callable[[int], int]  # the line that a row stands on
+    first_invalid: Callable[[], RowError] | None = None  # the first row that could not be cut
+    unit: str = "line"
+    decimal_comma: bool = False  # whether a comma can only be a decimal point
+
+    def error(self, row: int, column: str, value: str, rule: str) -> RowError:
+        """The error for this row, which names its line."""
+        return RowError(self.name, self.line_of(row), column, value, rule, unit=self.unit)
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """The rows of a text, below its header; ``separator`` is one byte, whatever the file's own is."""
+
+    data: bytes | memoryview
+    name: str
+    layout: Layout
+    separator: str
+    quoted: bool  # whether there are quotation marks that enclose cells
+
+
+def read_grid(data: bytes, name: str, layout: Layout, used: list[int], times: int | None = None) -> Grid:
+    """Cut the rows and keep these columns, that of times as integers if it holds nothing else; rows that cannot be cut are counted."""
+    body: bytes | memoryview = memoryview(data)[layout.begin :]  # a copy would take as long as a third of cutting it
+    separator, quoted = layout.separator, layout.quoting and data.find(b'"', layout.begin) >= 0
+    if separator == "::":
+        body, separator = bytes(body).replace(b"::", _UNIT.encode()), _UNIT
+    if separator == " " and data.find(b'"', layout.begin) < 0:
+        body = re.sub(rb"\A +|(?<=[\r\n]) +| +(?=[\r\n]|\Z)", b"", re.sub(rb" {2,}", b" ", body))
+    regular = not quoted or quotes_are_regular(body, separator)
+    if not regular and quotes_are_regular(plain := bytes(body).replace(b'\\"', b'""'), separator):
+        body, regular = plain, True  # marks that a backslash takes out of their meaning, as MySQL writes them
+    rows = _Rows(body, name, layout, separator, quoted)
+    if not regular or (separator == " " and re.search(rb"\A |[\r\n ] ", body)):
+        return _cut_slowly(rows, used)
+    return _cut(rows, used, times)
+
+
+def quotes_are_regular(body: bytes | memoryview, separator: str) -> bool:
+    """Whether each quotation mark begins or ends a cell, or is doubled within one; by pieces."""
+    codes, n_before = np.frombuffer(body, np.uint8), 0
+    ends = np.zeros(256, bool)
+    ends[[ord(separator), 10, 13, 34]] = True
+    for part in slices(len(codes), _PIECE):
+        marks = np.flatnonzero(codes[part] == 34) + part.start
+        opening, closing = marks[n_before % 2 :: 2], marks[1 - n_before % 2 :: 2]
+        n_before += len(marks)
+        if not (ends[codes[opening[opening > 0] - 1]].all() and ends[codes[closing[closing < len(codes) - 1] + 1]].all()):
+            return False
+    return n_before % 2 == 0
+
+
+def _is_blank(text: str, separator: str) -> bool:
+    """Whether a row says nothing: it is empty but for separators, or a comment."""
+    return not text.replace(separator, "").strip() or COMMENT.match(text) is not None
+
+
+def _cut(rows: _Rows, used: list[int], times: int | None) -> Grid:
+    """Cut the rows by pyarrow, in threads."""
+    import pyarrow as pa
+
+    cut = _Cut(rows, used, times)
+    try:
+        table = cut.read_first()
+    except pa.ArrowInvalid:  # a row is longer than a block
+        return _cut_slowly(rows, used)
+    columns = {k: combined(table.column(str(k))) for k in used}
+    reasons = Counter(cut.reasons)
+    first = cut.first_invalid if reasons else None
+    return Grid(rows.name, columns, table.num_rows, reasons, cut.line_of, first, decimal_comma=rows.layout.separator == ";")
+
+
+class _Cut:
+    """pyarrow's reader, and what it did not read: rows of too few or too many fields."""
+
+    def __init__(self, rows: _Rows, used: list[int], times: int | None) -> None:
+        import pyarrow as pa
+
+        self.rows, self.times = rows, None if times is None else str(times)
+        self.types = {str(k): pa.dictionary(pa.int32(), pa.string()) for k in used}
+        sample = [row[times].strip() for row in rows.layout.sample if len(row) > times] if times is not None else []
+        if times is not None and all(re.fullmatch(r"-?\d{1,18}", cell) for cell in sample):
+            self.types[str(times)] = pa.int64()  # there are about as many times as rows: too many to look at each text
+        self.skipped: list[tuple[int, int, str]] = []  # number of the row where it is known, fields, text
+        self.reasons: Counter[str] = Counter()
+
+    def read_first(self) -> pa.Table:
+        """The table; times are text if they are not all integers. Raises ArrowInvalid where a row is too long."""
+        import pyarrow as pa
+
         try:
-            text = data.decode()
-        except UnicodeDecodeError as error:
-            text = _decode_latin(data, name, error.start)
-    text = text.replace("\ufeff", "")  # files that were joined have one in the middle
-    if not text or text.isspace():
-        raise DataError(f"{name} is empty. It needs rows of user, movie and rating.")
-    if "\0" in text:
-        raise DataError(f"{name} is not a text file (it holds NUL bytes). Save it as CSV and try again.")
-    if text.lstrip()[:15].lower().startswith(("<!doctype", "<html", "<?xml")):
-        raise DataError(f"{name} is a web page, not a table. The download probably went wrong: fetch the file itself.")
-    return text.replace("\r\n", "\n").replace("\r", "\n")
+            table = self._read(threads=True)
+            if self.times is None or self.types[self.times] != pa.int64() or not table.column(self.times).null_count:
+                return table
+        except pa.ArrowInvalid:
+            if self.times is None or self.types[self.times] != pa.int64():
+                raise
+        self.types[self.times] = pa.dictionary(pa.int32(), pa.string())
+        return self._read(threads=True)
+
+    def _read(self, *, threads: bool) -> pa.Table:
+        import pyarrow as pa
+        import pyarrow.csv as arrow_csv
+
+        self.skipped.clear()
+        self.reasons.clear()
+        layout = self.rows.layout
+        names = [str(k) for k in range(layout.n_fields)]
+        return arrow_csv.read_csv(
+            pa.BufferReader(self.rows.data),
+            arrow_csv.ReadOptions(column_names=names, use_threads=threads, block_size=_BLOCK),
+            arrow_csv.ParseOptions(
+                delimiter=self.rows.separator,
+                quote_char='"' if layout.quoting else False,
+                newlines_in_values=layout.quoting,
+                invalid_row_handler=self._skip,
+            ),
+            arrow_csv.ConvertOptions(column_types=self.types, include_columns=list(self.types)),
+        )
+
+    def _skip(self, row: Any) -> str:
+        if not _is_blank(row.text, self.rows.separator):
+            self.reasons[f"row {_wrong_fields(row.actual_columns, self.rows.layout.n_fields)}"] += 1
+        if len(self.skipped) < _MOST_SKIPPED or row.number is not None:  # threads do not know the numbers
+            self.skipped.append((row.number or 0, row.actual_columns, row.text[:200].replace(_UNIT, "::")))
+        return "skip"
+
+    @cached_property
+    def numbered(self) -> list[tuple[int, int, str]]:
+        """What was skipped, with the numbers of the rows: they are counted by reading all once more."""
+        self._read(threads=False)
+        return list(self.skipped)
+
+    def line_of(self, row: int) -> int:
+        """The line on which a row of the table stands."""
+        for number, _, _ in self.numbered if self.skipped else []:
+            row += number - 1 <= row
+        return _line_of(self.rows, row)
+
+    def first_invalid(self) -> RowError:
+        """The error for the first row that was skipped, and is not blank."""
+        number, n_found, text = next(entry for entry in self.numbered if not _is_blank(entry[2], self.rows.separator))
+        return RowError(self.rows.name, _line_of(self.rows, number - 1), "", text, _wrong_fields(n_found, self.rows.layout.n_fields))
 
 
-def _decode_utf_16(data: bytes, name: str) -> str:
-    try:
-        return data.decode("utf-16")
-    except UnicodeDecodeError as error:
-        line = data[: error.start].decode("utf-16", errors="replace").count("\n") + 1
-        raise DataError(f"{name}, line {line}: the file begins as UTF-16, but is damaged here. Save it as UTF-8 and try again.") from error
+def _wrong_fields(n_found: int, n_expected: int) -> str:
+    return f"has {n_found} fields where {n_expected} are expected"
 
 
-def _decode_latin(data: bytes, name: str, bad: int) -> str:
-    if re.search(rb"[\xc2-\xdf][\x80-\xbf](?![\x80-\xbf])|[\xe0-\xef][\x80-\xbf]{2}", data):
-        line = data.count(b"\n", 0, bad) + 1
-        raise DataError(f"{name}, line {line}: the file is UTF-8 but for a byte here. Save the whole file as UTF-8 and try again.")
-    try:
-        return data.decode("cp1252")
-    except UnicodeDecodeError:
-        return data.decode("latin-1")
+def combined(column: pa.ChunkedArray) -> pa.Array:
+    """A column in one piece."""
+    import pyarrow as pa
+
+    chunks = column.unify_dictionaries().combine_chunks()
+    if isinstance(chunks, pa.ChunkedArray):
+        chunks = chunks.chunk(0) if chunks.num_chunks else pa.array([], column.type)
+    return chunks
 
 
-def find_separator(text: str) -> str:
-    """The first separator to cut the opening lines into equally many fields, three or more; else the one that cuts most."""
-    first = len(text) - len(text.lstrip())
-    begin = text.rfind("\n", 0, first) + 1
-    lines = [line for line in text[begin : first + _SAMPLE].split("\n")[:20] if line.strip()]
-    whole = lines[:-1] if len(lines) > 1 and len(text) > first + _SAMPLE else lines
-
-    def quality(separator: str) -> tuple[bool, int]:
-        splits = [next(csv.reader([line], delimiter=separator)) if len(separator) == 1 else line.split(separator) for line in whole]
-        counts = [len(row) for row in splits]
-        consistent = min(counts) >= 3 and len(set(counts)) == 1
-        return consistent, 0 if consistent else Counter(counts).most_common(1)[0][0]
-
-    return max(("::", "\t", ";", ",", "|", " "), key=quality)
-
-
-def numbered_rows(text: str, separator: str, name: str) -> Iterator[tuple[int, list[str]]]:
-    """Rows with the line each stands on, counted from 1; lines without content are passed over.
-
-    Raises
-    ------
-    DataError
-        A quotation mark is left open: whatever follows it cannot be told apart, so such a file is never read in part.
-    """
-    for line, row in _split_rows(text, separator, name):
-        if _spans_lines(row):
-            raise DataError(f"{name}, line {line}: a quotation mark is opened and not closed on this line. Close it, or remove it.")
-        if any(cell.strip() for cell in row):
-            yield line, row
+def _line_of(rows: _Rows, row: int) -> int:
+    """The line on which the k-th row stands; blank lines are no rows."""
+    body, layout = rows.data, rows.layout
+    if not rows.quoted and not re.search(rb"\A[\r\n]|\n[\r\n]|\r\r", body):
+        return layout.line + row
+    codes = np.frombuffer(body, np.uint8)
+    ends = np.flatnonzero((codes == 10) | ((codes == 13) & (np.append(codes[1:], 0) != 10)))
+    starts = np.append(0, ends + 1)
+    starts = starts[starts < len(codes)]
+    if rows.quoted:  # an end of line within a cell begins no row
+        marks = np.flatnonzero(codes == 34)
+        within = np.searchsorted(marks, starts) % 2 == 1
+    else:
+        within = np.zeros(len(starts), bool)
+    blank = np.isin(codes[starts], (10, 13)) & ~within
+    return layout.line + int(np.flatnonzero(~within & ~blank)[row])
 
 
-def _split_rows(text: str, separator: str, name: str) -> Iterator[tuple[int, list[str]]]:
-    """Rows of each line; one in which a field goes on behind its closing quotation mark is left whole: no table has a single field."""
-    if len(separator) > 1:
-        yield from enumerate((content.split(separator) for content in _lines(text)), 1)
-        return
+def _cut_slowly(rows: _Rows, used: list[int]) -> Grid:
+    """Cut row by row: for files whose quotation marks break the rules, so that no row is taken for part of another."""
+    import pyarrow as pa
+
+    layout, name = rows.layout, rows.name
+    cells: list[list[str]] = [[] for _ in used]
+    lines: list[int] = []
+    errors: list[RowError] = []
+    reasons: Counter[str] = Counter()
+    for line, text, row in _records(bytes(rows.data).decode("utf-8", "replace"), rows.separator, quoting=layout.quoting):
+        if isinstance(row, str) or len(row) != layout.n_fields:
+            if _is_blank(text, rows.separator):
+                continue
+            rule = row if isinstance(row, str) else _wrong_fields(len(row), layout.n_fields)
+            errors = errors or [RowError(name, layout.line + line, "", text[:200].replace(_UNIT, "::"), rule)]
+            reasons[f"row {rule}"] += 1
+            continue
+        lines.append(layout.line + line)
+        for column, k in zip(cells, used, strict=True):
+            column.append(row[k])
+    columns = {k: pa.array(column, pa.string()).dictionary_encode() for k, column in zip(used, cells, strict=True)}
+    first = (lambda: errors[0]) if errors else None
+    return Grid(name, columns, len(lines), reasons, lines.__getitem__, first, decimal_comma=layout.separator == ";")
+
+
+def _records(text: str, separator: str, *, quoting: bool) -> Iterator[tuple[int, str, list[str] | str]]:
+    """Line (from 0), text, and cells of each row, or the rule that it breaks."""
+    lines = re.split(r"\r\n|\r|\n", text)
     s = re.escape(separator)
-    # Tables with tabs or bars seldom quote their fields, and their titles hold quotation marks of their own.
-    quotes = separator not in "\t|" or re.search(rf'(?:^|{s})"[^"{s}\n]*"(?:{s}|$)', text, re.MULTILINE)
     field = rf'(?:"[^"]*(?:""[^"]*)*"|[^"{s}][^{s}]*)?'
-    well_formed = re.compile(rf"{field}(?:{s}{field})*")
-    style = {"delimiter": separator, "quoting": csv.QUOTE_MINIMAL if quotes else csv.QUOTE_NONE, "skipinitialspace": separator == " "}
-    content = ""
-
-    def feed() -> Iterator[str]:
-        nonlocal content
-        for content in _lines(text):
-            yield f"{content}\n"
-
-    reader = csv.reader(feed(), **style)  # type: ignore[arg-type]  # mypy takes the style for one type
-    line = 1
-    try:
-        for row in reader:
-            is_whole = not quotes or '"' not in content or _spans_lines(row) or well_formed.fullmatch(content)
-            yield line, row if is_whole else [content]
-            line = reader.line_num + 1
-    except csv.Error as error:
-        raise DataError(f"{name}, line {line}: cannot be read as a table ({error}). Is a quotation mark left open?") from error
-
-
-def _spans_lines(row: list[str]) -> bool:
-    return any("\n" in cell for cell in row)
+    gap = " +" if separator == " " else s
+    well_formed = re.compile(rf"(?:{' *' if separator == ' ' else ''}){field}(?:{gap}{field})*")
+    at = 0
+    while at < len(lines):
+        record, n = lines[at], 1
+        whole = '"' not in record or not quoting or well_formed.fullmatch(record) is not None
+        if not whole and record.count('"') % 2:  # perhaps a cell goes on in the next line
+            record, n, whole = _joined(lines, at, well_formed)
+        if whole:
+            try:
+                yield at, record, next(csv_reader(iter([record]), separator, quoting=quoting), []) if record else []
+            except csv.Error:
+                yield at, record, "has a field that is too long"
+        else:
+            is_open = lines[at].count('"') % 2
+            yield at, lines[at], "opens a quotation mark and does not close it" if is_open else "has a quotation mark inside a field"
+        at += n
 
 
-def _lines(text: str) -> Iterator[str]:
-    """The lines one by one: together they would take several times the file's memory."""
-    start = 0
-    while (end := text.find("\n", start)) >= 0:
-        yield text[start:end]
-        start = end + 1
-    yield text[start:]
-
-
-def find_roles(header: list[str], known: Mapping[str, tuple[str, ...]] = ROLES) -> dict[str, int]:
-    """Which column holds what, from the names in a header; empty where it has no name that is known."""
-    names = [re.sub(r":(?:token|token_seq|float|float_seq)$", "", cell.strip().casefold()) for cell in header]
-    plain = [re.sub(r"[\W_]", "", name) for name in names]
-    return {role: plain.index(name) for role, names in known.items() for name in names[::-1] if name in plain}
+def _joined(lines: list[str], at: int, well_formed: re.Pattern[str]) -> tuple[str, int, bool]:
+    """The lines from ``at`` on as one row, if they are one by the rules of CSV; how many they are."""
+    record = lines[at]
+    for n in range(1, min(_MOST_LINES, len(lines) - at)):
+        record += "\n" + lines[at + n]
+        if record.count('"') % 2 == 0:
+            return (record, n + 1, True) if well_formed.fullmatch(record) else (lines[at], 1, False)
+    return lines[at], 1, False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -185,6 +186,8 @@ class TrainedModel:
 
 def _find(rows: Mapping[object, int], wanted: object, kind: str) -> int:
     key: object = wanted.item() if isinstance(wanted, np.generic) else wanted
-    if key not in rows:
-        raise NotFoundError(f"There is no {kind} with the id {key!r} in this model. It knows {len(rows):,} {kind}s.")
-    return rows[key]
+    try:
+        return rows[key]
+    except (KeyError, TypeError):  # a TypeError: a list, which is no id
+        said = " ".join(reprlib.repr(key).split())
+        raise NotFoundError(f"There is no {kind} with the id {said} in this model. It knows {len(rows):,} {kind}s.") from None

@@ -13,6 +13,7 @@ from threading import Event, Lock
 import numpy as np
 import pandas as pd
 
+from cfrec.arguments import checked
 from cfrec.compiled import load_kernels
 from cfrec.config import TrainConfig
 from cfrec.devices import choose_device, failures_named
@@ -38,12 +39,18 @@ class Snapshot:
 
 OnSnapshot = Callable[[Snapshot], object]
 
+_ONE_USER = (
+    "All ratings are by one person: from one person's ratings a network cannot learn what goes with what. Use ratings by many people. "
+    'For recommendations from your own: python -m cfrec recommend --rate "Fargo=4.5".'
+)
+
 _SHARE = 20  # the time between two checkpoints is at least this many times what one takes
 _TIMED_STEPS, _TIMED_RATINGS = 20, 200_000  # what an estimate of the time is made from, at most
 _TIMED_ROWS, _TIMED_NUMBERS, _TIMED_SQUARES = 1_000_000, 8_000_000, 20_000_000  # of the network; of gibbs' rows
 _ONE_AT_A_TIME = Lock()  # estimates disturb each other's time, and many at once would fill the memory
 
 
+@checked
 def train(
     train: Ratings,
     valid: Ratings,
@@ -86,13 +93,15 @@ def train(
     Raises
     ------
     ConfigError, DeviceError, DataError
-        Too little memory, or a ``resume`` that does not fit; no such device; parts of different data sets.
+        Too little memory, or a ``resume`` that does not fit; no such device; parts of different data sets, or one user's ratings only.
     """
     config = config or TrainConfig()
     if train.n_users != valid.n_users or train.n_movies != valid.n_movies:
         raise DataError("The training and validation ratings are not parts of one data set: their users or movies differ.")
     if not len(train) or not len(valid):
         raise DataError("There are no ratings to train on, or none to validate on.")
+    if train.n_users == 1:
+        raise DataError(_ONE_USER)
     config = config.fitted_to(len(train))
     config.check_memory(train.n_users, train.n_movies, len(train) + len(valid))
     make_run = load_method(config)

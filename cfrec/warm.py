@@ -7,8 +7,6 @@ import time
 from functools import cache
 from threading import Event, Thread
 
-from cfrec.compiled import load_kernels
-
 _ready = Event()
 
 
@@ -29,6 +27,7 @@ def _import_all(delay: float) -> None:
     time.sleep(delay)
     try:
         import plotly.graph_objects  # noqa: F401
+        import pyarrow.csv  # noqa: F401
         import sklearn.decomposition  # noqa: F401
 
         import cfrec.adam  # noqa: F401
@@ -37,8 +36,6 @@ def _import_all(delay: float) -> None:
         prepare()
     finally:  # what could not be imported fails again where it is used, and is explained there
         _ready.set()
-    if parsing := load_kernels("parsing"):
-        parsing.prepare()
     # What is imported by now stays for good: collectors that look through it again and again would hold up all visitors.
     gc.collect()
     gc.freeze()

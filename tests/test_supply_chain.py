@@ -39,6 +39,12 @@ def test_every_requirement_is_one_exact_version(path):
     assert loose(Path(path).read_text()) == []
 
 
+def test_what_builds_the_package_is_one_exact_version_and_it_installs_these_requirements():
+    project = tomllib.loads(Path("pyproject.toml").read_text())
+    assert [line for line in project["build-system"]["requires"] if not PIN.fullmatch(line)] == []
+    assert project["tool"]["setuptools"]["dynamic"]["dependencies"] == {"file": FILES[0]}
+
+
 @pytest.mark.parametrize(
     "line",
     [

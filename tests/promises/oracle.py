@@ -18,11 +18,14 @@ from typing import Any
 
 import numpy as np
 
-from cfrec.columns import Layout, find_layout
-from cfrec.tables import MOVIE_TABLE_ROLES, find_roles, find_separator
+from cfrec.columns import WORDS
+from cfrec.layouts import find_layout
+from cfrec.pivots import find_pivot
+from cfrec.roles import find_movie_roles, find_roles, guess_movie_roles
 from cfrec.titles import parse_title
 
 LINE_END = re.compile(r"\r\n|\r|\n")
+MISSING = ("", "nan", "null", "none", "na", "n/a", "#n/a", "<na>", "\\n")
 LARGEST_INT, SMALLEST_INT = 9223372036854775807, -9223372036854775808
 
 
@@ -45,27 +48,62 @@ class Table:
     dropped: Counter[str] = field(default_factory=Counter)  # column (or "row") -> rows dropped for it
 
 
+@dataclass
+class Place:
+    """Where a table begins and what its columns are, as cfrec found them."""
+
+    text: str
+    line: int
+    separator: str
+    n_fields: int
+    roles: dict[str, int]
+    quoting: bool
+    guessed: frozenset[str] = frozenset()
+
+
+def place(data: bytes) -> Place:
+    text = decode(data).encode("utf-8", "replace")
+    layout = find_layout(text, "oracle")
+    assert not find_pivot(layout.header, layout.sample, layout.n_fields)
+    roles = find_roles(layout.header, layout.sample, layout.n_fields, "oracle")
+    guessed = frozenset(role for role, how in roles.found.items() if how == "guess")
+    return Place(text[layout.begin :].decode(), layout.line, layout.separator, layout.n_fields, dict(roles.places), layout.quoting, guessed)
+
+
 def read(data: bytes, *, drop_bad: bool) -> Table:
     """Raises RefusedError, or whatever error of cfrec says that there is no layout."""
-    text = decode(data)
-    layout = find_layout("\n".join(LINE_END.split(text)), "oracle")
+    where = place(data)
     rows, table = [], Table()
-    skip_header = layout.header
-    for line, cells in cut(text, layout.separator):
-        if all(not cell.strip() for cell in cells):
-            continue
-        if skip_header:
-            skip_header = False
+    for line, text, cells in cut(where):
+        if says_nothing(text, cells, where):
             continue
         table.n_rows += 1
         try:
-            rows.append(parse(cells, layout, line))
+            rows.append(parse(cells, where, line))
         except RefusedError as error:
-            if error.column is None or not drop_bad:
+            if not drop_bad:
                 raise
-            table.dropped[error.column] += 1
+            table.dropped[error.column or "row"] += 1
+    if any(row.get("timestamp", 0) is None for row in rows):  # a time never costs a rating
+        for row in rows:
+            del row["timestamp"]
+    times = [row["timestamp"] for row in rows if "timestamp" in row]
+    for digits in (3, 6, 9):  # milli-, micro- and nanoseconds, of 1973 and later
+        if times and all(10 ** (8 + digits) <= time < 10 ** (11 + digits) for time in times):
+            for row in rows:
+                row["timestamp"] //= 10**digits
     fill(table, rows)
+    if "user" in where.guessed and len(table.ratings) >= 20 and len({row[0] for row in table.ratings}) == len(table.ratings):
+        raise RefusedError("a guess that cannot be")
     return table
+
+
+def says_nothing(text: str, cells: list[str] | None, where: Place) -> bool:
+    """A row that is blank, or a comment."""
+    if cells is None or len(cells) != where.n_fields:
+        return not text.replace(where.separator, "").strip() or text.lstrip()[:1] in ("#", "%") or text.lstrip()[:2] == "//"
+    wanted = (where.roles["user"], where.roles.get("movie", where.roles.get("title")), where.roles.get("rating"))
+    return all(k is None or not cells[k].strip() for k in wanted)
 
 
 def decode(data: bytes) -> str:
@@ -102,74 +140,109 @@ def mixes_encodings(data: bytes) -> bool:
     return False
 
 
-def cut(text: str, separator: str) -> Iterator[tuple[int, list[str]]]:
-    lines = LINE_END.split(text)
-    quoting = separator not in ("::", "\t", "|") or (
-        separator != "::"
-        and any(len(cell) >= 2 and cell[0] == cell[-1] == '"' and '"' not in cell[1:-1] for line in lines for cell in line.split(separator))
-    )
-    for number, line in enumerate(lines, 1):
-        yield number, cut_line(line, separator, number) if quoting else line.split(separator)
+def cut(where: Place) -> Iterator[tuple[int, str, list[str] | None]]:
+    """Line, text and cells of each row; None for cells where the rules of CSV are broken."""
+    lines, at = LINE_END.split(where.text), 0
+    while at < len(lines):
+        record, n = lines[at], 1
+        cells = cut_line(record, where)
+        if cells is None and record.count('"') % 2:  # a cell that may go on in the next lines
+            rest = range(1, min(500, len(lines) - at))
+            n = next((k + 1 for k in rest if "\n".join(lines[at : at + k + 1]).count('"') % 2 == 0), 1)
+            cells = cut_line("\n".join(lines[at : at + n]), where) if n > 1 else None
+            n = n if cells is not None else 1
+        if record or n > 1:
+            yield at + where.line, record, cells
+        at += n
 
 
-def cut_line(line: str, separator: str, number: int) -> list[str]:
-    """The rules of CSV: a field in quotation marks may hold separators, and quotation marks that are doubled; no field spans lines.
+def cut_line(line: str, where: Place) -> list[str] | None:
+    """The rules of CSV: a field in quotation marks may hold separators, ends of lines, and quotation marks that are doubled.
 
-    A line in which a field goes on behind its closing quotation mark is returned whole: it has too few fields then.
+    None if a quotation mark is left open, or a field goes on behind its closing quotation mark.
     """
-    cells, at, stray = [], 0, False
+    separator = where.separator
+    if separator == " " and '"' not in where.text:
+        line = line.strip(" ")
+    if not where.quoting and separator != " ":
+        return line.split(separator)
+    cells, at = [], 0
     while True:
         while separator == " " and line[at : at + 1] == " ":
             at += 1
-        if line[at : at + 1] == '"':
+        if where.quoting and line[at : at + 1] == '"':
             cell, at = "", at + 1
             while True:
                 end = line.find('"', at)
                 if end < 0:
-                    raise RefusedError("a quotation mark is left open", number)
+                    return None
                 cell += line[at:end]
                 at = end + 1
                 if line[at : at + 1] != '"':
                     break
                 cell, at = cell + '"', at + 1
             if line[at : at + 1] not in ("", separator):
-                stray = True
-                end = line.find(separator, at)
-                at = len(line) if end < 0 else end
+                return None
         else:
             end = line.find(separator, at)
             end = len(line) if end < 0 else end
             cell, at = line[at:end], end
         cells.append(cell)
         if at == len(line):
-            return [line] if stray else cells
+            return cells
         at += len(separator)
 
 
-def parse(cells: list[str], layout: Layout, line: int) -> dict[str, Any]:
-    if len(cells) != layout.n_fields:
+def parse(cells: list[str] | None, where: Place, line: int) -> dict[str, Any]:
+    if cells is None or len(cells) != where.n_fields:
         raise RefusedError("fields", line, "row")
-    row: dict[str, Any] = {role: cells[k].strip() for role, k in layout.roles.items()}
-    for role in ("user", "movie"):
-        if row[role] == "":
-            raise RefusedError("empty", line, role)
-    row["rating"] = number(row["rating"].replace(",", ".") if layout.separator == ";" else row["rating"], line)
+    row: dict[str, Any] = {role: cells[k].strip() for role, k in where.roles.items()}
+    row["user"] = one_id(row["user"], line, "user")
+    if "movie" in row:
+        row["movie"] = one_id(row["movie"], line, "movie")
+    elif row["title"].casefold() in MISSING:
+        raise RefusedError("no title", line, "movie")
+    else:
+        row["movie"] = name({key: row[key] for key in ("title", "year") if key in row})[0]
+    row["rating"] = number(row["rating"], line, decimal_comma=where.separator == ";") if "rating" in row else 1.0
     if "timestamp" in row:
-        row["timestamp"] = moment(row["timestamp"], line)
+        row["timestamp"] = moment(row["timestamp"])
     return row
 
 
-def number(cell: str, line: int) -> float:
+def one_id(cell: str, line: int, role: str) -> str:
+    """``24.0`` is 24, and what stands for a missing value is none."""
+    if cell.casefold() in MISSING:
+        raise RefusedError("missing", line, role)
+    if re.fullmatch(r"[0-9]+(\.[0-9]+)?[eE]\+?[0-9][0-9]?", cell) and not Decimal(cell) % 1:
+        return str(int(Decimal(cell)))
+    whole, point, zeros = cell.partition(".")
+    digits = whole.removeprefix("-").removeprefix("+") if whole[:2] not in ("+-", "-+") else "?"
+    return whole if point and not zeros.strip("0") and digits.isascii() and digits.isdecimal() else cell
+
+
+def number(cell: str, line: int, *, decimal_comma: bool) -> float:
+    has_comma = decimal_comma or re.fullmatch("[+-]?[0-9]{0,3},[0-9][0-9]?", cell)
+    plain = cell.replace(",", ".") if has_comma else cell
     try:
-        value = Decimal(cell)
+        value = Decimal(plain)
     except InvalidOperation:
         value = Decimal("nan")
-    if "_" in cell or not value.is_finite() or abs(value) > 1000:
+    if "_" not in cell and value.is_finite() and abs(value) <= 1000:
+        return float(np.float32(float(value)))
+    if cell.casefold() in MISSING:
         raise RefusedError("no number", line, "rating")
-    return float(np.float32(float(value)))
+    if set(cell) <= set("★☆½") and "★" in cell:
+        return cell.count("★") + cell.count("½") / 2
+    if re.fullmatch("[0-9]+(?:[.,][0-9]+)? */ *(?:5|10|100)", cell):
+        return float(np.float32(float(cell.partition("/")[0].replace(",", "."))))
+    word = "".join(letter for letter in cell.casefold() if letter.isalnum()) or cell
+    if word in WORDS:
+        return WORDS[word]
+    raise RefusedError("no number", line, "rating")
 
 
-def moment(cell: str, line: int) -> int:
+def moment(cell: str) -> int | None:
     digits = cell.partition(".")
     if re.fullmatch("-?[0-9]+", digits[0]) and not digits[2].strip("0") and len(digits[0].lstrip("-0")) < 20:
         value = int(digits[0].lstrip("-").lstrip("0") or "0") * (-1 if digits[0][0] == "-" else 1)
@@ -177,8 +250,8 @@ def moment(cell: str, line: int) -> int:
             return value
     try:
         when = datetime.fromisoformat(cell)
-    except ValueError as error:
-        raise RefusedError("no time", line, "timestamp") from error
+    except ValueError:
+        return None
     since = (when if when.tzinfo else when.replace(tzinfo=UTC)) - datetime(1970, 1, 1, tzinfo=UTC)
     return math.trunc(since / timedelta(seconds=1))
 
@@ -209,38 +282,44 @@ def fill(table: Table, rows: list[dict[str, Any]]) -> None:
     for k in sorted(latest.values()):
         table.ratings.append((users[k], movies[k], rows[k]["rating"], rows[k].get("timestamp")))
     for movie, row in zip(movies, rows, strict=True):
-        if row.get("title") and movie not in table.titles:
+        if row.get("title", "").casefold() not in MISSING and movie not in table.titles:
             table.titles[movie] = name(row)
 
 
 def read_titles(data: bytes) -> dict[int, tuple[str, str]]:
     """A table of movies with a header: integer id -> (title with year, genres). Raises as ``read`` does."""
-    text = decode(data)
-    separator = find_separator("\n".join(LINE_END.split(text)))
-    rows = ((line, [cell.strip() for cell in cells]) for line, cells in cut(text, separator) if any(cell.strip() for cell in cells))
-    _, header = next(rows)
-    roles = find_roles(header, MOVIE_TABLE_ROLES)
-    if not {"movie", "title"} <= roles.keys():
+    text = decode(data).encode("utf-8", "replace")
+    layout = find_layout(text, "oracle")
+    roles, ids = guess_movie_roles(layout.sample, layout.n_fields) if layout.header is None else find_movie_roles(layout.header)
+    if "title" not in roles or not ids:
         raise RefusedError("no columns")
+    where = Place(text[layout.begin :].decode(), layout.line, layout.separator, layout.n_fields, roles, layout.quoting)
     titles = {}
-    for line, cells in rows:
-        if len(cells) != len(header):
-            raise RefusedError("fields", line)
-        row = {role: cells[k] for role, k in roles.items()}
-        whole, _, zeros = row["movie"].partition(".")
+    for line, record, cells in cut(where):
+        if cells is None or len(cells) != where.n_fields:
+            if not record.replace(where.separator, "").strip() or record.lstrip()[:1] in ("#", "%") or record.lstrip()[:2] == "//":
+                continue
+            raise RefusedError("fields", line, "row")
+        row, movie = {role: cells[k].strip() for role, k in roles.items()}, cells[ids[0]].strip()
+        whole, _, zeros = movie.partition(".")
         if whole.isascii() and whole.isdigit() and not zeros.strip("0"):
-            titles[int(whole.lstrip("0") or "0")] = name(row | {"title": row["title"] or row["movie"]})
+            titles[int(whole.lstrip("0") or "0")] = name(row | {"title": row["title"] or movie})
     return titles
 
 
 def name(row: dict[str, str]) -> tuple[str, str]:
     title, year = row["title"], row.get("year", "")
-    if "." in year and not year.rpartition(".")[2].strip("0"):
+    found = [year[k : k + 4] for k in range(len(year)) if re.fullmatch("(?:1[89]|20)[0-9][0-9]", year[k : k + 4])]
+    if found and not year.isdecimal():
+        year = found[0]
+    elif "." in year and not year.rpartition(".")[2].strip("0"):
         year = year.rpartition(".")[0]
-    if year and not title.endswith(f"({year})"):
+    if year.casefold() not in MISSING and not title.endswith(f"({year})"):
         title += f" ({year})"
     genres = row.get("genres", "")
-    parts = [] if genres.startswith("(no ") else [part.strip() for part in re.sub("[,;/]", "|", genres).split("|")]
+    if genres.casefold() in MISSING or genres.startswith("(no "):
+        return title, ""
+    parts = [part.strip() for part in re.sub("[,;/]", "|", genres).split("|")]
     return title, "|".join(part for part in parts if part)
 
 

@@ -15,10 +15,12 @@ import threading
 import time
 import zipfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import requests
 
 import cfrec
 from cfrec import datasets
@@ -66,8 +68,8 @@ def say_nothing(connection: socket.socket, _: int) -> None:
     connection.recv(1)
 
 
-def never_end(connection: socket.socket, _: int) -> None:
-    connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+def never_end(connection: socket.socket, _: int, *head: str) -> None:
+    connection.sendall("\r\n".join([f"HTTP/1.1 {head[0] if head else '200 OK'}", *head[1:], "", ""]).encode())
     while True:
         connection.sendall(GOOD)
 
@@ -148,6 +150,7 @@ ANSWERS = {
     "to nowhere": redirect("http://localhost:1/x"),
     "to no address": redirect("http://[::1"),
     "in a loop": redirect("/loop"),
+    "a redirect to a page, with no end of its own": lambda connection, port: never_end(connection, port, "302 Found", "Location: /page"),
 }
 FINE = {
     "whole": reply(GOOD),
@@ -155,6 +158,7 @@ FINE = {
     "whole, with a length in words": reply(GOOD, length="many"),
     "whole, with a negative length": reply(GOOD, length="-7"),
     "whole, on another host": redirect("http://localhost:{port}/good"),
+    "whole, after a redirect that is cut": reply(b"x", "Location: /good", status="302 Found", length=100),
     "whole, in chunks": reply(b"%x\r\n" % len(GOOD) + GOOD + b"\r\n0\r\n\r\n", "Transfer-Encoding: chunked", length=None),
 }
 
@@ -186,7 +190,7 @@ def test_what_is_not_whole_is_not_used_and_the_error_says_what_to_put_where(serv
     assert f"Get {dataset}.zip from {datasets.PAGE}" in message
     assert f"put it into {cache}" in message
     assert len(message) < 500 + len(str(cache))
-    assert len(server.paths) <= 2 * (datasets._MOST_REDIRECTS + 1)  # it is tried twice
+    assert len(server.paths) <= 2 * (requests.models.DEFAULT_REDIRECT_LIMIT + 1)  # it is tried twice
 
 
 @pytest.mark.parametrize("dataset", [KNOWN, UNKNOWN])
@@ -220,21 +224,20 @@ def test_a_whole_archive_that_is_not_the_known_one_is_not_used(server, cache):
 
 def test_a_redirect_never_leaves_https(server, cache, monkeypatch):
     """Or whoever sits between could answer in GroupLens' name: two releases have no checksum to tell."""
-    plain = SimpleNamespace(url="http://example.org/x.zip", raise_for_status=lambda: None, headers={}, raw=SimpleNamespace(read1=iter))
     monkeypatch.setattr(datasets.Dataset, "url", property(lambda self: f"https://example.org/{self.archive}"))
-    monkeypatch.setattr("requests.Session.get", lambda *_, **__: _Entered(plain))
+    monkeypatch.setattr("requests.adapters.HTTPAdapter.send", lambda _, request, **__: answered(request, "http://example.com/x.zip"))
     assert "it leads to an address that is not safe" in refusal(UNKNOWN, cache)
+    monkeypatch.setattr("requests.adapters.HTTPAdapter.send", lambda _, request, **__: answered(request, "https://example.com/x.zip"))
+    assert cfrec.load_dataset(UNKNOWN).report.n_rows == 2_000  # negative control
 
 
-class _Entered:
-    def __init__(self, value: object) -> None:
-        self.value = value
-
-    def __enter__(self) -> object:
-        return self.value
-
-    def __exit__(self, *_: object) -> None:
-        pass
+def answered(request: requests.PreparedRequest, leads_to: str) -> requests.Response:
+    """A redirect to that address, and there the archive."""
+    response = requests.Response()
+    response.request, response.url = request, request.url
+    response.status_code, response.headers["Location"] = (200 if request.url == leads_to else 302), leads_to
+    response.raw = SimpleNamespace(read1=io.BytesIO(GOOD).read1, close=lambda: None)
+    return response
 
 
 def faulty(seed: int) -> bytes:
@@ -290,11 +293,11 @@ def download(server):
     children = []
 
     def begin(name: str, home: Path) -> subprocess.Popen[bytes]:
-        before = set(home.glob("*"))
+        before = set(home.glob(f"{datasets._ARRIVING}*/*"))
         child = subprocess.Popen([sys.executable, "-c", CHILD, name, f"http://127.0.0.1:{server.port}/{name}.zip"], stderr=subprocess.PIPE)
         children.append(child)
         until = time.monotonic() + 20
-        while not any(path.parent not in before and path.name != datasets._LOCK for path in home.glob(f"{datasets._ARRIVING}*/*")):
+        while not set(home.glob(f"{datasets._ARRIVING}*/*")) - before:
             assert time.monotonic() < until, child.stderr and child.stderr.read()
             time.sleep(0.01)
         return child
@@ -317,13 +320,53 @@ def test_a_killed_download_leaves_nothing_after_the_next_start_and_a_living_one_
     killed = download(UNKNOWN, cache)
     killed.send_signal(signal.SIGKILL)
     killed.wait()
-    dead = set(cache.iterdir())
-    assert len(dead) == 1  # negative control: it is there to be removed
+    (dead,) = cache.glob("*/*")  # negative control: it is there to be removed
     living = download(UNKNOWN, cache)
-    (alive,) = set(cache.iterdir()) - dead  # the second start has removed the first one's folder
+    (alive,) = cache.glob("*/*")
+    assert alive != dead  # which the second start has removed
     assert datasets.fetch(KNOWN) == cache / f"{KNOWN}.zip"
-    assert set(cache.iterdir()) == {alive, cache / f"{KNOWN}.zip"}
+    assert leftovers(cache).count(f"{KNOWN}.zip") == 1
+    assert list(cache.glob("*/*")) == [alive]
     released.set()
     assert living.wait(20) == 0
     assert sorted(leftovers(cache)) == [f"{KNOWN}.zip", f"{UNKNOWN}.zip"]
     assert (cache / f"{UNKNOWN}.zip").read_bytes() == GOOD
+
+
+def test_who_asks_for_what_is_being_downloaded_waits_for_it(server, cache, download):
+    """It is downloaded once, however many ask; and who no longer wants it need not wait."""
+    released = threading.Event()
+
+    def wait(connection: socket.socket, _: int) -> None:
+        connection.sendall(f"HTTP/1.1 200 OK\r\nContent-Length: {len(GOOD)}\r\n\r\n".encode() + GOOD[:50])
+        released.wait(30)
+        connection.sendall(GOOD[50:])
+
+    def give_up(done: int, total: int) -> None:
+        raise KeyError((done, total))
+
+    server.answers = {"*": wait}
+    first = download(UNKNOWN, cache)
+    with pytest.raises(KeyError, match=str(len(GOOD))):
+        datasets.fetch(UNKNOWN, on_progress=give_up)
+    with ThreadPoolExecutor(8) as threads:
+        others = [threads.submit(datasets.fetch, UNKNOWN) for _ in range(8)]
+        time.sleep(0.3)
+        assert not any(other.done() for other in others)
+        released.set()
+        assert {other.result(20) for other in others} == {cache / f"{UNKNOWN}.zip"}
+    assert first.wait(20) == 0
+    assert len(server.paths) == 1
+    assert leftovers(cache) == [f"{UNKNOWN}.zip"]
+
+
+def test_if_the_one_that_downloads_is_killed_another_goes_on(server, cache, download):
+    server.answers = {"*": stall}
+    first = download(UNKNOWN, cache)
+    with ThreadPoolExecutor(8) as threads:
+        others = [threads.submit(datasets.fetch, UNKNOWN) for _ in range(8)]
+        server.answers = {"*": reply(GOOD)}
+        first.kill()
+        assert {other.result(20) for other in others} == {cache / f"{UNKNOWN}.zip"}
+    assert len(server.paths) == 2
+    assert leftovers(cache) == [f"{UNKNOWN}.zip"]

@@ -1,4 +1,5 @@
 import json
+import shlex
 import signal
 import subprocess
 import sys
@@ -36,7 +37,8 @@ def run_json(capsys, *argv):
 
 def fails(capsys, *argv):
     code, out, err = run(capsys, *argv)
-    assert (code, out) == (2, "")
+    assert code == 2
+    assert not out or ("--ratings" in argv and out.startswith("Taken: "))  # a file is read before it can be refused
     assert err.count("\n") == 1
     return err
 
@@ -65,6 +67,23 @@ def test_train_says_what_happened_in_words(capsys, csv):
     assert err.startswith("epoch 1/2  train ")  # not a terminal: a line an epoch
 
 
+def test_a_file_says_what_is_in_it_and_which_column_is_which_can_be_given(capsys, tmp_path):
+    path = tmp_path / "own.csv"
+    path.write_text("".join(f"{m},{u},{(u * m) % 5}\n" for u in range(1, 8) for m in range(1, 9)))
+    code, out, err = run(capsys, "data", path)
+    assert (code, err) == (0, "")
+    assert out.startswith("Taken: user from column 1, movie from column 2, rating from column 3.\nGuessed by their values or order:")
+    assert "own.csv (your own ratings): 56 ratings by 8 users of 7 movies" in out
+    assert " 0 ####" in out
+    options = ["--columns", "movie=1,user=2,rating=3,timestamp=none", "--not-rated", 0]
+    found = run_json(capsys, "data", path, *options)
+    n_marks = sum((u * m) % 5 == 0 for u in range(1, 8) for m in range(1, 9))
+    assert (found["n_users"], found["n_movies"], found["n_ratings"]) == (6, 7, 56 - n_marks)
+    assert found["report"]["reasons"] == {"rating is 0: not rated": n_marks}
+    assert [column["role"] for column in found["report"]["columns"]] == ["movie", "user", "rating"]
+    assert "no role 'person'" in fails(capsys, "data", path, "--columns", "person=1")
+
+
 def test_where_all_stars_are_the_same_it_says_that_there_are_none_to_guess(capsys, tmp_path):
     path = tmp_path / "watched.csv"
     path.write_text("user,item,rating\n" + "".join(f"{u},{m},1\n" for u, m, _ in ROWS))
@@ -89,7 +108,7 @@ def test_folds_of_a_preset(capsys, csv):
 
 def test_views_of_the_shipped_model(capsys):
     similar = run_json(capsys, "similar", "star", "wars", "-k", 3)
-    assert similar["query"] == {"movie_id": 50, "title": "Star Wars (1977)"}
+    assert similar["query"] == {"movie_id": 50, "title": "Star Wars (1977)", "also": []}
     assert len(similar["movies"]) == 3
     assert {172, 181} <= {m["movie_id"] for m in similar["movies"]}
     assert run_json(capsys, "search", "godfahter", "-k", 1)[0]["title"] == "The Godfather (1972)"
@@ -115,6 +134,37 @@ def test_tables_for_people(capsys):
         assert run(capsys, command)[0] == 0
 
 
+def test_of_two_movies_of_one_title_the_better_known_is_taken_and_said_so(capsys):
+    _, out, err = run(capsys, "similar", "solaris", "-k", 1, "--model", "ml-latest-small")
+    assert out.splitlines()[0] == "Like Solaris (2002)"
+    assert err == ("There are 2 movies called 'solaris'; taken, as the most rated: Solaris (2002). Others: Solaris (Solyaris) (1972)\n")
+    similar = run_json(capsys, "similar", "solaris", "-k", 1, "--model", "ml-latest-small")
+    assert similar["query"] == {"movie_id": 5881, "title": "Solaris (2002)", "also": ["Solaris (Solyaris) (1972)"]}
+    assert run(capsys, "similar", "solaris 1972", "-k", 1, "--model", "ml-latest-small")[2] == ""
+
+
+def test_printed_commands_can_be_pasted_whatever_the_name(capsys, csv, tmp_path):
+    out = f"{tmp_path}/my model"
+    _, said, _ = run(capsys, "train", "--ratings", csv, "--preset", "quick", "--epochs", 1, "--out", out)
+    assert shlex.split(said.splitlines()[-1].partition("See: ")[2]) == ["python", "-m", "cfrec", "biases", "--model", out]
+    assert shlex.split(fails(capsys, "models", f"{tmp_path}/no models").partition("Train one: ")[2])[-1] == f"{tmp_path}/no models/NAME"
+
+
+@pytest.mark.parametrize("folder", ["/proc/mine", "/proc/x/mine", "{csv}/mine"])
+def test_a_folder_that_cannot_be_made_is_found_before_training(capsys, csv, folder, monkeypatch):
+    """A lock in /proc, where nothing can be made, was waited for as if another program held it."""
+    if folder.startswith("/proc") and not Path("/proc/self").exists():
+        pytest.skip("there is no /proc here")
+    monkeypatch.setattr("cfrec.commands.train", lambda *_, **__: pytest.fail("trained"))
+    assert "A model cannot be stored in mine: " in (said := fails(capsys, "train", "--ratings", csv, "--out", folder.format(csv=csv)))
+    assert "choose another" in said.lower()
+
+
+def test_the_usage_line_names_the_program_that_was_called(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["/somewhere/bin/cfrec"])
+    assert build_parser().format_usage().startswith("usage: cfrec [")
+
+
 def test_export(capsys, tmp_path):
     paths = run_json(capsys, "export", "models/ml-100k", "--format", "projector", tmp_path)
     assert [Path(p).name for p in paths] == ["vectors.tsv", "metadata.tsv"]
@@ -128,8 +178,8 @@ def test_export(capsys, tmp_path):
         (["similar", "fargo", "--model", "nowhere"], "There is no model in nowhere"),
         (["train", "--ratings", "nowhere.csv"], "There is no file nowhere.csv"),
         (["train", "--epochs", "0"], "epochs must lie between 1 and 1000"),
-        (["train", "--movies", "m.csv"], "--movies and --drop-bad-rows go with --ratings"),
-        (["train", "--drop-bad-rows"], "--movies and --drop-bad-rows go with --ratings"),
+        (["train", "--movies", "m.csv"], "--drop-bad-rows go with a file of your own"),
+        (["train", "--drop-bad-rows"], "--drop-bad-rows go with a file of your own"),
         (["recommend", "--rate", "Fargo"], "should be TITLE=STARS"),
         (["recommend", "--rate", "Fargo=9"], "Stars must lie between 1 and 5"),
         (["data", "ml-5"], "no data set 'ml-5'"),
@@ -245,7 +295,8 @@ def test_stopped_before_anything_was_learned_the_old_model_stays(capsys, csv, tm
 
 def test_the_shipped_model_is_found_from_anywhere(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert run_json(capsys, "search", "fargo", "-k", 1)[0]["title"] == "Fargo (1996)"
+    for model in ([], ["--model", "models/ml-100k"], ["--model", "ml-latest-small"]):
+        assert run_json(capsys, "search", "fargo", "-k", 1, *model)[0]["title"] == "Fargo (1996)"
 
 
 def test_no_movie_found_is_said(capsys):

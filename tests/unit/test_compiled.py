@@ -23,16 +23,16 @@ def test_a_compiled_function_computes_what_it_says():
 
 
 def test_kernels_are_loaded_once():
-    kernels = load_kernels("parsing")
+    kernels = load_kernels("kernels")
     assert kernels is not None
-    assert kernels is load_kernels("parsing")
+    assert kernels is load_kernels("kernels")
 
 
 def test_without_numba_there_are_no_kernels_but_a_line_in_the_log(monkeypatch, caplog):
     monkeypatch.setitem(sys.modules, "numba", None)
-    monkeypatch.delitem(sys.modules, "cfrec.parsing", raising=False)
+    monkeypatch.delitem(sys.modules, "cfrec.kernels", raising=False)
     with caplog.at_level(logging.WARNING):
-        assert load_kernels.__wrapped__("parsing") is None
+        assert load_kernels.__wrapped__("kernels") is None
     assert "compiled code cannot be used" in caplog.text
 
 

@@ -1,6 +1,6 @@
+import contextlib
 import hashlib
 import io
-import os
 import subprocess
 import threading
 import time
@@ -38,9 +38,10 @@ def serve(monkeypatch):
             self.send_response(answer.get("status", 200))
             self.send_header("Content-Length", str(len(answer["body"])))
             self.end_headers()
-            for start in range(0, len(answer["body"]), 10) if answer.get("slowly") else ():
-                time.sleep(answer["slowly"])
-                self.wfile.write(answer["body"][start : start + 10])
+            with contextlib.suppress(ConnectionError):  # the client may give up
+                for start in range(0, len(answer["body"]), 10) if answer.get("slowly") else ():
+                    time.sleep(answer["slowly"])
+                    self.wfile.write(answer["body"][start : start + 10])
             if not answer.get("slowly"):
                 whole = len(requests) > answer.get("cuts", len(requests))
                 self.wfile.write(answer["body"] if whole else answer["body"][: answer.get("cut")])
@@ -101,7 +102,7 @@ def test_a_download_is_fetched_once_and_reports_its_progress(cache, serve, known
 )
 def test_a_broken_download_is_never_used(cache, serve, known, answer):
     serve(**answer)
-    with pytest.raises(DownloadError, match=r"Could not get MovieLens 1M.*put it into"):
+    with pytest.raises(DownloadError, match=r"MovieLens 1M could not be downloaded from any source.*put it into"):
         datasets.fetch("ml-1m")
     assert datasets.find_local("ml-1m") is None
     assert not list(cache.glob("*"))
@@ -116,14 +117,13 @@ def test_without_a_checksum_the_archive_itself_is_checked(cache, serve):
     assert datasets.fetch("ml-latest-small").read_bytes() == GOOD
 
 
-def test_a_download_has_a_time_limit_however_slowly_it_comes(cache, serve, known):
-    serve(body=GOOD, slowly=0.05)
-    dataset = datasets.get_dataset("ml-1m")
-    downloader = datasets._Downloader(0.2, 10**6, None)
+def test_a_download_has_a_time_limit_however_slowly_it_comes(cache, serve, known, monkeypatch):
+    serve(body=GOOD * 10, slowly=0.05)  # seven seconds
+    monkeypatch.setattr(datasets, "_LEAST_SECONDS", 0.2)
     started = time.monotonic()
-    with pytest.raises(TimeoutError):
-        downloader(dataset.url, str(cache.parent / "out"), None)
-    assert time.monotonic() - started < 3
+    with pytest.raises(DownloadError, match="no end in time"):
+        datasets.fetch("ml-1m")
+    assert time.monotonic() - started < 2
 
 
 def test_a_download_that_never_ends_is_stopped_by_its_size(cache, serve, known):
@@ -133,16 +133,14 @@ def test_a_download_that_never_ends_is_stopped_by_its_size(cache, serve, known):
         datasets.fetch("ml-1m")
 
 
-def test_what_dead_downloads_left_is_swept_up_and_what_is_being_made_is_not(cache, monkeypatch):
-    for name in ("locked", "dead", "young", "old"):
+def test_what_dead_downloads_left_is_swept_up_and_what_is_being_made_is_not(cache):
+    for name in ("living", "dead"):
         (cache / f".arriving-{name}").mkdir(parents=True)
         (cache / f".arriving-{name}" / "x.zip").write_text("x")
-    (cache / ".arriving-dead" / ".lock").touch()
-    hour_ago = time.time() - 3600
-    os.utime(cache / ".arriving-old", (hour_ago, hour_ago))
-    with FileLock(cache / ".arriving-locked" / ".lock"):
+        (cache / f".arriving-{name}.lock").touch()
+    with FileLock(cache / ".arriving-living.lock"):
         datasets.sweep_downloads()
-    assert sorted(path.name for path in cache.iterdir()) == [".arriving-locked", ".arriving-young"]
+    assert sorted(path.name for path in cache.iterdir()) == [".arriving-living", ".arriving-living.lock"]
 
 
 def test_progress_never_passes_the_total(cache, serve, known):

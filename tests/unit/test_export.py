@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -45,3 +47,12 @@ def test_refusals(trained, tmp_path):
 
 def test_rows_are_a_table_too():
     assert spreadsheet_safe([{"word": "=1", "n": 1}, {"word": "b", "n": 2}]).values.tolist() == [["'=1", 1], ["b", 2]]
+
+
+def test_the_projector_s_titles_have_no_quotation_marks_but_their_own(trained, tmp_path):
+    """That format has no quoting; every such title had three of them at its beginning."""
+    titles = trained.movies["title"].where(trained.movies.index > 1, ['"Crocodile" Dundee', 'a "b"\tc\r\nd', *trained.movies["title"][2:]])
+    _, metadata = export_model(replace(trained, movies=trained.movies.assign(title=titles)), "projector", tmp_path)
+    lines = metadata.read_text().splitlines()
+    assert [line.split("\t")[0] for line in lines[1:3]] == ['"Crocodile" Dundee', 'a "b" c d']
+    assert {line.count("\t") for line in lines} == {6}

@@ -1,15 +1,17 @@
-import contextlib
+import gzip
 import io
-import struct
+import re
 import zipfile
+from collections import Counter
 
-import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 import cfrec
 from cfrec.errors import DataError
 from cfrec.ratings import Ratings
+from cfrec.tables import RowError
 
 FLAGS = "|".join("0" * 8 + "1" + "0" * 8 + "1" + "0")  # Drama and War of ml-100k's nineteen
 UNKNOWN = "|".join("1" + "0" * 18)
@@ -38,8 +40,8 @@ ML_25M = {
 LATIN_1 = {"u.item", "movies.dat"}
 
 
-def encode(name: str, text: str) -> bytes:
-    return text.encode("latin-1" if name in LATIN_1 else "utf-8")
+def encode(name: str, text: str | bytes) -> bytes:
+    return text if isinstance(text, bytes) else text.encode("latin-1" if name in LATIN_1 else "utf-8")
 
 
 def write_folder(folder, files):
@@ -78,227 +80,155 @@ def test_all_forms_give_equal_ratings(tmp_path, files):
         assert_same(cfrec.read_ratings(stream), wanted)
 
 
-def test_a_file_object_for_the_movies_and_text_instead_of_bytes():
-    ratings = cfrec.read_ratings(io.StringIO("user,item,rating\n1,2,3\n"), io.BytesIO(b"item,title\n2,Fargo\n"))
-    assert ratings.movies["title"].tolist() == ["Fargo"]
-    with pytest.raises(DataError, match="upload is not a whole zip archive"):
-        cfrec.read_ratings(io.BytesIO(b"PK\x03\x04"))
+def read(text, movies=None, **how):
+    return cfrec.read_ratings(io.StringIO(text), movies=movies and io.StringIO(movies), **how)
 
 
-def test_an_uploaded_zip_with_an_offset_beyond_all_bounds_is_refused(tmp_path):
-    """Its entry says that it begins at byte 2^63: an OverflowError once escaped."""
-    data = write_zip(tmp_path / "a.zip", {"ratings.csv": "user,movie,rating\n1,2,3\n"}).read_bytes()
-    start, end = data.rfind(b"PK\1\2"), data.rfind(b"PK\5\6")
-    entry, last = bytearray(data[start:end]), bytearray(data[end:])
-    struct.pack_into("<H", entry, 30, 12)
-    struct.pack_into("<I", entry, 42, 2**32 - 1)
-    struct.pack_into("<I", last, 12, len(entry) + 12)
-    with pytest.raises(DataError, match="not a whole zip archive"):
-        cfrec.read_ratings(io.BytesIO(data[:start] + bytes(entry) + struct.pack("<HHQ", 1, 8, 2**63) + bytes(last)))
-
-
-def test_a_file_object_and_its_name():
-    stream = io.BytesIO(b"user,item,rating\n1,2,x\n")
-    stream.name = "upload.csv"
-    with pytest.raises(DataError, match=r"upload\.csv, line 2, column rating: 'x'"):
+def test_binary_files_text_files_and_tables_and_how_they_are_called(tmp_path):
+    (tmp_path / "r.csv").write_text("user,item,rating\n1,2,x\n")
+    with (tmp_path / "r.csv").open("rb") as stream, pytest.raises(DataError, match=r"^r\.csv, line 2, column rating: 'x' is not a number"):
         cfrec.read_ratings(stream)
+    table = pa.table({"user": [1], "item": [2], "rating": [3.5]})
+    ratings = cfrec.read_ratings(table, movies=pd.DataFrame({"item": [2.0], "title": ["Fargo"]}))
+    assert (ratings.rating.tolist(), ratings.movies["title"].tolist(), ratings.source.name) == ([3.5], ["Fargo"], "The table")
+    with pytest.raises(DataError, match=r"The movies should be a path, a binary file, or a table of pandas, polars or Arrow; this is list"):
+        cfrec.read_ratings(table, movies=[1])
 
 
-def test_titles_from_a_second_file(tmp_path):
-    (tmp_path / "r.csv").write_text("user,item,rating\nann,2,3\nbob,3,4\n")
-    (tmp_path / "m.csv").write_text("item;title;genre\n2;Fargo (1996);Crime, Thriller\n3;Alien (1979);\n")
-    ratings = cfrec.read_ratings(tmp_path / "r.csv", tmp_path / "m.csv")
-    assert ratings.movies["title"].tolist() == ["Fargo (1996)", "Alien (1979)"]
-    assert ratings.movies["genres"].tolist() == ["Crime|Thriller", ""]
-    assert ratings.source.name == "r"
+TITLES = [  # ids of the ratings, a table of movies, titles
+    ("2 3", "item;title;genre\n2;Fargo (1996);Crime, Thriller\n3;Alien (1979);\n", ["Fargo (1996)", "Alien (1979)"]),
+    ("2 x3", "item,title\n2,Fargo\n", ["Fargo", "x3"]),  # the ratings' ids are text
+    ("7 296 306", "id,name,year\n296,A,1999.0\nabc,B,\n0306,C,\n7.0,D,\n", ["D", "A (1999)", "C"]),  # one odd id costs no other title
+    ("296 306", "id,name,year\n296,,1999\n306,B,2000\n", ["296 (1999)", "B (2000)"]),  # a film without a title
+    ("5 6", "imdb_id,id,title\ntt5,5,A\ntt6,6,B\n", ["A", "B"]),  # of two kinds of id the one that finds most
+    ("tt5 tt6", "imdb_id,id,title\ntt5,5,A\ntt6,6,B\n", ["A", "B"]),
+    ("5", "id,title\n5,A\n5,B\n", ["B"]),  # of several rows the last
+]
+NO_TITLES = {
+    "item,title\n9,A\n": "knows none of the rated ones: ratings have ids like '5', it has '9'",
+    "item,title\n": "upload holds no movie below its header",
+    "item,year\n5,1999\n": "upload needs a header that names a movie id and a title; its first row is .'item', 'year'",
+    " ": "upload is empty",
+}
 
 
-def test_titles_are_found_though_the_ratings_ids_are_text(tmp_path):
-    (tmp_path / "r.csv").write_text("user,item,rating\nann,2,3\nbob,x3,4\n")
-    (tmp_path / "m.csv").write_text("item,title\n2,Fargo\n")
-    assert cfrec.read_ratings(tmp_path / "r.csv", tmp_path / "m.csv").movies["title"].tolist() == ["Fargo", "x3"]
+@pytest.mark.parametrize(("ids", "movies", "titles"), TITLES)
+def test_titles_from_a_second_table(ids, movies, titles):
+    ratings = read("user,item,rating\n" + "".join(f"ann,{movie},4\n" for movie in ids.split()), movies)
+    assert (ratings.movies["movie_id"].astype(str).tolist(), ratings.movies["title"].tolist()) == (ids.split(), titles)
 
 
-def test_every_row_is_accounted_for(tmp_path):
-    (tmp_path / "r.csv").write_text("user,item,rating\n1,2,3\n1,2,4\n1,3,bad\n2,2,5\n,2,3\n")
-    ratings = cfrec.read_ratings(tmp_path / "r.csv", drop_bad=True)
+@pytest.mark.parametrize("movies", NO_TITLES)
+def test_tables_of_movies_that_cannot_be_used(movies):
+    with pytest.raises(DataError, match=NO_TITLES[movies]):
+        read("user,item,rating\n1,5,3\n", movies)
+
+
+def test_titles_and_genres_beside_the_ratings_are_those_of_the_first_row():
+    ratings = read(
+        'user,item,rating,title,genres\n1,5,4,"Boot, Das (1981)",Drama|War\n2,5,3,other name,x\n1,6,2,,\n2,6,2,Fargo,"Crime, Drama"\n'
+    )
+    assert ratings.movies["raw_title"].tolist() == ["Boot, Das (1981)", "Fargo"]
+    assert ratings.movies["genres"].tolist() == ["Drama|War", "Crime|Drama"]
+
+
+BAD_ROWS = [  # row, column, rule
+    ("1,2", "", "has 2 fields where 3 are expected"),
+    ("1,2,3,4", "", "has 4 fields where 3 are expected"),
+    ("1,2,seven", "rating", "is not a number between -1000 and 1000"),
+    ("1,2,5000", "rating", "is not a number between -1000 and 1000"),
+    ("1,2,", "rating", "is missing"),
+    (",2,3", "user", "is missing"),
+    ("1,  ,3", "movie", "is missing"),
+    ('"1"2,2,3', "", "has a quotation mark inside a field"),
+]
+
+
+@pytest.mark.parametrize(("row", "column", "rule"), BAD_ROWS)
+def test_a_bad_row_stops_with_file_line_column_value_and_rule(row, column, rule):
+    with pytest.raises(RowError) as caught:
+        read(f"user,item,rating\n1,2,3\n\n{row}\n1,3,x\n")
+    where = "upload, line 4" + f", column {column}" * bool(column)
+    assert str(caught.value).startswith(where + ": ")
+    assert (caught.value.line, caught.value.column, caught.value.rule) == (4, column, rule)
+
+
+def test_bad_rows_are_dropped_and_every_row_is_accounted_for():
+    text = "user,item,rating\n1,2,3\n,,\n1,2,4\n" + "".join(row + "\n" for row, *_ in BAD_ROWS) + "2,2,5\n"
+    ratings = read(text, drop_bad=True)
     report = ratings.report
-    assert (report.n_rows, report.n_used, report.n_duplicates, report.n_dropped) == (5, 2, 1, 2)
-    assert ratings.rating.tolist() == [4, 5]
-
-
-def test_a_zip_with_one_table_or_one_that_is_called_ratings(tmp_path):
-    table = "user,item,rating\n1,2,3\n"
-    assert len(cfrec.read_ratings(write_zip(tmp_path / "a.zip", {"mine.csv": table, "readme.md": "x"}))) == 1
-    assert len(cfrec.read_ratings(write_zip(tmp_path / "b.zip", {"my_ratings.csv": table, "other.csv": "x"}))) == 1
-    with pytest.raises(DataError, match=r"should hold one file of ratings.*one\.csv, .*two\.csv"):
-        cfrec.read_ratings(write_zip(tmp_path / "c.zip", {"one.csv": table, "two.csv": table}))
-    with pytest.raises(DataError, match="no table at all"):
-        cfrec.read_ratings(write_zip(tmp_path / "d.zip", {"a.png": "x"}))
-
-
-def test_one_odd_id_in_the_movies_costs_no_other_title(tmp_path):
-    (tmp_path / "r.csv").write_text("user,item,rating\n1,296,3\n1,306,4\n1,7,4\n")
-    (tmp_path / "m.csv").write_text("id,name,year\n296,A,1999.0\nabc,B,\n0306,C,\n7.0,D,\n")
-    titles = cfrec.read_ratings(tmp_path / "r.csv", tmp_path / "m.csv").movies.set_index("movie_id")["title"]
-    assert titles.to_dict() == {7: "D", 296: "A (1999)", 306: "C"}
-
-
-def test_a_movie_without_a_title_is_named_after_its_id(tmp_path):
-    """Its title was once that of its year alone: " (1999)"."""
-    (tmp_path / "r.csv").write_text("user,item,rating\n1,296,3\n1,306,4\n")
-    (tmp_path / "m.csv").write_text("id,name,year\n296,,1999\n306,B,2000\n")
-    assert cfrec.read_ratings(tmp_path / "r.csv", tmp_path / "m.csv").movies["title"].tolist() == ["296 (1999)", "B (2000)"]
-
-
-def test_all_rows_dropped_says_why(tmp_path):
-    (tmp_path / "r.csv").write_text("user,item,rating\n1,2,x\n1,3,y\n,3,1\n")
+    assert (ratings.user_ids.tolist(), ratings.rating.tolist()) == ([1, 2], [4, 5])
+    assert (report.n_rows, report.n_used, report.n_duplicates, report.n_dropped) == (3 + len(BAD_ROWS), 2, 1, len(BAD_ROWS))
+    assert report.reasons == Counter(f"{column or 'row'} {rule}" for _, column, rule in BAD_ROWS)
     with pytest.raises(DataError, match="All 3 rows are bad; most often: rating is not a number"):
-        cfrec.read_ratings(tmp_path / "r.csv", drop_bad=True)
+        read("user,item,rating\n1,2,x\n1,3,z\n,3,1\n", drop_bad=True)
 
 
-def test_a_folder_in_the_folder_is_looked_into(tmp_path):
-    (tmp_path / "outer").mkdir()
-    write_folder(tmp_path / "outer" / "ml-25m", ML_25M)
-    assert len(cfrec.read_ratings(tmp_path / "outer")) == 3
+def test_a_message_holds_the_beginning_of_a_row_only():
+    for text in ("x" * 100_000, ",".join(["user"] + ["x" * 10_000] * 9), "user,item,rating\n1,2," + "x" * 100_000):
+        with pytest.raises(DataError) as caught:
+            read(text + "\n")
+        assert 60 < len(str(caught.value)) < 700
 
 
-def test_two_files_of_one_name_are_ambiguous(tmp_path):
-    path = tmp_path / "a.zip"
-    with zipfile.ZipFile(path, "w") as archive:
-        for folder in ("a/", "b/"):
-            archive.writestr(folder + "ratings.csv", ML_25M["ratings.csv"])
-    with pytest.raises(DataError, match=r"more than one ratings\.csv"):
-        cfrec.read_ratings(path)
+def test_peek_shows_columns_and_first_rows(tmp_path):
+    text = "who,film,stars\n" + "".join(f"{k},2,3\n" for k in range(9))
+    for file in (io.StringIO(text), pd.read_csv(io.StringIO(text), dtype=str), write_zip(tmp_path / "a.zip", {"mine.csv": text})):
+        preview = cfrec.readers.peek(file)
+        assert [(use.name, use.role) for use in preview.columns] == [("who", "user"), ("film", "movie"), ("stars", "rating")]
+        assert preview.rows == [[str(k), "2", "3"] for k in range(5)]
 
 
-def test_a_bomb_is_refused_by_its_size(tmp_path):
-    path = tmp_path / "bomb.zip"
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("ratings.csv", "1,2,3\n" * 4_000_000)
-    assert path.stat().st_size < 100_000
-    with pytest.raises(DataError, match=r"ratings\.csv would unpack to 24 MB from 0\.0 MB"):
-        cfrec.read_ratings(path)
+def test_which_file_of_a_zip_or_folder_is_read(tmp_path):
+    table = "user,item,rating\n1,2,3\n"
+    for files in (
+        {"mine.csv": table, "readme.md": "x"},
+        {"my_ratings.csv": table, "other.csv": "x"},
+        {"a.csv.gz": gzip.compress(table.encode())},
+    ):
+        assert cfrec.read_ratings(write_zip(tmp_path / "a.zip", files)).rating.tolist() == [3]
+    write_folder(write_folder(tmp_path / "outer", {}) / "inner", ML_25M)
+    assert cfrec.read_ratings(tmp_path / "outer").rating.tolist() == [3, 5, 1]
+    two = [({"1.csv": "", "2.csv": ""}, r"should hold one file of ratings.*1\.csv, .*2\.csv"), ({"a.png": ""}, "no table at all")]
+    for files, message in [*two, ({"a/ratings.csv": table, "b/ratings.csv": table}, r"more than one ratings\.csv")]:
+        with pytest.raises(DataError, match=message):
+            cfrec.read_ratings(write_zip(tmp_path / "b.zip", files))
 
 
-def test_a_locked_zip_says_so(tmp_path):
-    path = write_zip(tmp_path / "a.zip", ML_100K)
-    data = bytearray(path.read_bytes())
-    for signature, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
-        for at in [k for k in range(len(data)) if data[k : k + 4] == signature]:
-            data[at + offset] |= 1
-    path.write_bytes(data)
-    with pytest.raises(DataError, match="locked with a password"):
-        cfrec.read_ratings(path)
+def damaged(data, what):
+    if what == "locked":  # flags of each file and of its entry in the list
+        return re.sub(rb"(PK\x03\x04..|PK\x01\x02....).", lambda found: found[1] + b"\1", data, flags=re.DOTALL)
+    if what == "cut":
+        return data[:-30]
+    at = data.rindex(what)
+    return data[:at] + b"9" + data[at + 1 :]
 
 
-@pytest.mark.parametrize("seed", range(40))
-def test_a_damaged_zip_is_read_right_or_refused(tmp_path, seed):
-    path = tmp_path / "a.zip"
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("ratings.csv", ML_25M["ratings.csv"] * 1)
-    wanted = cfrec.read_ratings(path)
-    rng = np.random.default_rng(seed)
-    data = bytearray(path.read_bytes())
-    for at in rng.integers(0, len(data), 3):
-        data[at] = rng.integers(0, 256)
-    path.write_bytes(data)
-    with contextlib.suppress(DataError):
-        assert_same(cfrec.read_ratings(path), wanted)
+@pytest.mark.parametrize("what", ["cut", "locked", b"196,242", b"movies.csv"])
+def test_damaged_zips_are_refused(tmp_path, what):
+    """A letter changed in the list's movies.csv once lost all titles without a word."""
+    data = write_zip(tmp_path / "a.zip", ML_25M).read_bytes()
+    assert len(cfrec.read_ratings(io.BytesIO(data))) == 3
+    with pytest.raises(DataError, match="locked with a password" if what == "locked" else "upload is not a whole zip archive"):
+        cfrec.read_ratings(io.BytesIO(damaged(data, what)))
 
 
-def test_unreadable_places_are_refused_in_words(tmp_path):
-    with pytest.raises(DataError, match="no file"):
-        cfrec.read_ratings(tmp_path / "a" / "b.csv")
-    with pytest.raises(DataError, match="cannot be read: File name too long"):
-        cfrec.read_ratings(tmp_path / ("x" * 5000))
-
-
-def test_a_cut_zip_is_refused(tmp_path):
-    path = write_zip(tmp_path / "a.zip", ML_100K)
-    path.write_bytes(path.read_bytes()[:-30])
-    with pytest.raises(DataError, match="not a whole zip archive"):
-        cfrec.read_ratings(path)
-
-
-def test_a_zip_with_a_changed_byte_is_refused(tmp_path):
-    path = write_zip(tmp_path / "a.zip", ML_100K)
-    data = bytearray(path.read_bytes())
-    data[data.index(b"196\t242")] = ord("9")
-    path.write_bytes(data)
-    with pytest.raises(DataError, match="not a whole zip archive"):
-        cfrec.read_ratings(path)
-
-
-@pytest.fixture
-def no_memory(monkeypatch):
+def test_what_would_not_fit_into_memory_is_neither_unpacked_nor_decoded(tmp_path, monkeypatch):
     monkeypatch.setattr("cfrec.memory.free_memory", lambda: 100)
-
-
-def test_a_table_that_would_not_fit_is_refused_before_it_is_decoded(tmp_path, no_memory, monkeypatch):
-    monkeypatch.setattr("cfrec.readers.decode", lambda *_: pytest.fail("it is decoded"))
-    (tmp_path / "r.csv").write_text("user,item,rating\n1,2,3\n")
-    for file in (tmp_path / "r.csv", io.BytesIO(b"1,2,3\n" * 1_000_000)):
+    monkeypatch.setattr("zipfile.ZipExtFile.read", lambda *_: pytest.fail("it is unpacked"))
+    monkeypatch.setattr("cfrec.sheets.to_utf8", lambda *_: pytest.fail("it is decoded"))
+    with pytest.raises(DataError, match=r"a\.zip: to unpack ml/\w+\.csv would need about"):
+        cfrec.read_ratings(write_zip(tmp_path / "a.zip", ML_25M))
+    for file in (io.BytesIO(b"1,2,3\n" * 1_000_000), pd.DataFrame({"user": range(10**6)})):
         with pytest.raises(DataError, match=r"would need about \d+ MB of memory, and 0 MB are free\. Use a smaller file"):
             cfrec.read_ratings(file)
 
 
-def test_what_would_not_fit_is_not_unpacked(tmp_path, no_memory, monkeypatch):
-    path = write_zip(tmp_path / "a.zip", ML_25M)
-    monkeypatch.setattr("zipfile.ZipExtFile.read", lambda *_: pytest.fail("it is unpacked"))
-    with pytest.raises(DataError, match=r"a\.zip: to unpack ml/\w+\.csv would need about"):
-        cfrec.read_ratings(path)
-
-
-def test_bytes_needed_by_hand():
-    from cfrec.readers import _bytes_needed
-
-    assert _bytes_needed(b"ab\ncd\n") == 2 * 6 + 3 * 380  # two texts of a byte each; lines, and what may follow the last
-    assert _bytes_needed("é\n".encode()) == 2 * 3 + 2 * 380
-    assert _bytes_needed("’\r".encode()) == 2 * 2 * 4 + 2 * 380
-    assert _bytes_needed("🎬\n".encode()) == 2 * 4 * 5 + 2 * 380
-    assert _bytes_needed("🎬\n".encode("utf-16")) == 2 * 2 * 8 + 2 * 380
-    assert _bytes_needed(np.frombuffer(b"ab\n", np.uint8)) == 3 * 3 + 2 * 380  # what is mapped is copied
-
-
-def test_a_zip_whose_list_calls_a_file_otherwise_is_refused(tmp_path):
-    """A letter changed in the list's movies.csv once lost all titles without a word."""
-    data = write_zip(tmp_path / "a.zip", ML_25M).read_bytes()
-    at = data.rindex(b"movies.csv")
-    with pytest.raises(DataError, match="not a whole zip archive"):
-        cfrec.read_ratings(io.BytesIO(data[:at] + b"n" + data[at + 1 :]))
-
-
-def test_a_missing_file_is_named(tmp_path):
+def test_places_that_cannot_be_read_are_named(tmp_path):
+    (tmp_path / "r.csv").write_text("user,item,rating\n1,2,3\n")
     with pytest.raises(DataError, match=r"no file .*nowhere\.csv"):
         cfrec.read_ratings(tmp_path / "nowhere.csv")
-    (tmp_path / "r.csv").write_text("user,item,rating\n1,2,3\n")
     with pytest.raises(DataError, match=r"no file .*movies\.csv"):
-        cfrec.read_ratings(tmp_path / "r.csv", tmp_path / "movies.csv")
-
-
-@pytest.mark.parametrize(
-    ("name", "text", "message"),
-    [
-        ("movies.csv", "id,name\n", "holds no movie below its header"),  # it was once taken for none given
-        ("movies.csv", "id,year\n1,x\n", "names a movie id and a title"),
-        ("movies.csv", "id,name\n7,x\n", "knows none of the rated ones: ratings have ids like '2', it has '7'"),
-        ("movies.csv", "movieId,title\n1\n", "line 2: has 1 fields where 2"),
-        ("movies.dat", "1::x\n", "line 1: has 2 fields where 3"),
-        ("u.item", "1|x\n", "line 1: has 2 fields where 24"),
-    ],
-)
-def test_a_bad_file_of_movies_is_named(tmp_path, name, text, message):
-    (tmp_path / "r.csv").write_text("user,item,rating\n1,2,3\n")
-    (tmp_path / name).write_text(text)
-    with pytest.raises(DataError, match=message):
-        cfrec.read_ratings(tmp_path / "r.csv", tmp_path / name)
-
-
-def test_text_ids_train_and_are_found_again(tmp_path):
-    rng = np.random.default_rng(0)
-    rows = "".join(f"u{u},m{m},{rng.integers(1, 6)}\n" for u in range(6) for m in range(5))
-    (tmp_path / "r.csv").write_text("user,item,rating\n" + rows)
-    trained = cfrec.train(*cfrec.read_ratings(tmp_path / "r.csv").split(), cfrec.TrainConfig.preset("quick", epochs=1))
-    assert "m3" not in cfrec.similar_movies(trained, "m3")["movie_id"].tolist()
-    assert len(cfrec.predict_ratings(trained, ["u1", "u5"], ["m0", "m4"])) == 2
+        cfrec.read_ratings(tmp_path / "r.csv", movies=tmp_path / "movies.csv")
+    with pytest.raises(DataError, match="cannot be read: File name too long"):
+        cfrec.read_ratings(tmp_path / ("x" * 5000))

@@ -1,7 +1,9 @@
+from dataclasses import replace
+
 import pytest
 
 from cfrec.errors import NotFoundError
-from cfrec.search import find_movie, search_movies
+from cfrec.search import find_movie, find_namesakes, search_movies
 
 
 @pytest.mark.parametrize(
@@ -64,3 +66,38 @@ def test_one_movie_is_found_by_id_exact_title_or_clear_match(shipped):
 def test_an_ambiguous_title_lists_the_candidates(shipped):
     with pytest.raises(NotFoundError, match=r"could be: .*Monty Python and the Holy Grail \(1974\) \[168\].*Life of Brian"):
         find_movie(shipped, "monty python")
+
+
+@pytest.fixture
+def renamed(trained):
+    """A model with ids 100 to 135 whose first movies have other titles; each is rated more than the one before."""
+    titles = ["Solaris (Solyaris) (1972)", "Solaris (2002)", "Evangelion: 3.0 (2012)", "300 (2006)", "?! (1972)"]
+    movies = trained.movies.assign(n_ratings=range(1, trained.n_movies + 1))
+    movies["title"] = titles + [f"Film {chr(65 + row)}" for row in range(trained.n_movies - len(titles))]
+    movies.loc[: len(titles) - 1, "year"] = [1972, 2002, 2012, 2006, 1972]
+    return replace(trained, movies=movies)
+
+
+@pytest.mark.parametrize(
+    ("text", "ids"),
+    [
+        ("Solaris", [101, 100]),  # of two movies of this title the better known one first
+        ("solaris 1972", [100]),
+        ("Solaris (2002)", [101]),
+        ("Solyaris", [100]),
+        ("Solaris (Solyaris) (1972)", [100]),
+        ("3.0", [102]),  # part of a title
+        ("104.0", [104]),  # a spreadsheet's 104
+        ("300", [103]),
+        (" 110 ", [110]),
+    ],
+)
+def test_a_title_an_id_or_all_movies_of_one_title(renamed, text, ids):
+    assert find_namesakes(renamed, text)["movie_id"].tolist() == ids
+    assert find_movie(renamed, text) == ids[0]
+
+
+@pytest.mark.parametrize("text", ["9999", "9.0", "1972", "-104", "104.5", "30", "3"])
+def test_a_number_that_is_no_id_and_in_no_title_is_not_taken_for_another(renamed, text):
+    with pytest.raises(NotFoundError, match=f"no movie with the id {text}, and no title with that number"):
+        find_movie(renamed, text)

@@ -190,7 +190,15 @@ def test_places_that_cannot_be_are_refused(trained, name):
         save_model(trained, name)
 
 
-def test_check_folder_writes_nothing(tmp_path):
+def test_the_shipped_model_is_in_the_package_or_beside_it(tmp_path, monkeypatch):
+    package = tmp_path / "cfrec"
+    monkeypatch.setattr(storage, "__file__", str(package / "storage.py"))
+    assert storage.shipped_model("x") == tmp_path / "models" / "x"  # a checkout
+    (package / "models").mkdir(parents=True)
+    assert storage.shipped_model("x") == package / "models" / "x"  # an installed wheel
+
+
+def test_check_folder_leaves_nothing_behind(tmp_path):
     assert check_folder(tmp_path / "a" / "b") == (tmp_path / "a" / "b").resolve()
     assert not list(tmp_path.iterdir())
 
