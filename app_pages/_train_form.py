@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, fields
 from math import floor, log10
-from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 import streamlit as st
@@ -13,18 +12,17 @@ import streamlit as st
 import cfrec
 from app_pages import _state as state
 from app_pages import _words as words
+from app_pages._own_file import OWN, choose_own
 from cfrec.config import PRESETS_EXPLAINED
 from cfrec.datasets import DATASETS, Dataset, find_local
 from cfrec.devices import list_devices
 from cfrec.jobs import Load, TrainingJob
-from cfrec.ratings import Source
 from cfrec.training import estimate_seconds
 from cfrec.warm import is_warm
 
 if TYPE_CHECKING:
-    from streamlit.runtime.uploaded_file_manager import UploadedFile
+    from streamlit.delta_generator import DeltaGenerator
 
-OWN = "own"
 _CHOSEN_ELSEWHERE = ("recipe", "device")  # fields of TrainConfig with a widget of their own
 
 
@@ -40,14 +38,14 @@ class Data:
     load: Load
 
 
-def choose_data() -> Data | None:
-    """The data set to learn from; None until there is one."""
+def choose_data(preview: DeltaGenerator) -> Data | None:
+    """The data set to learn from; None until there is one. What a file of one's own says is shown in ``preview``."""
     releases = sorted(DATASETS, key=lambda name: DATASETS[name].n_ratings)
     releases.sort(key=lambda name: name != state.SHIPPED)
     name = st.selectbox(
         "Ratings to learn from", [*releases, OWN], format_func=_data_label, key="data", bind="query-params", filter_mode=None
     )
-    return _own_data() if name == OWN else _release(DATASETS[name])
+    return _own_data(preview) if name == OWN else _release(DATASETS[name])
 
 
 def _data_label(name: str) -> str:
@@ -87,55 +85,17 @@ def loader(name: str) -> Load:
     return load
 
 
-def _own_data() -> Data | None:
-    file = st.file_uploader(
-        "A table of ratings, or a zip of one",
-        type=["csv", "tsv", "txt", "dat", "data", "zip"],
-        help="A row for each rating, with columns for person, film and stars, under any usual name and with any separator; titles, genres "
-        "and times are used if they are there. Who gave what stays in this server's memory, and is shown to nobody else. What is learned "
-        "from it is seen by everybody here, with the file's name, the titles and the people's ids; of a long run that is cut short it is "
-        "kept on this server until the run is resumed or discarded.",
-        key="own_file",
-        on_change=st.session_state.pop,
-        args=["_own", None],
-    )
-    read: tuple[str, bool] | None = st.session_state.get("_own")  # the file that was read last, and how
-    if file is None and read:
-        st.session_state["drop_bad"] = read[1]  # the visitor is back on this page, and the uploader does not know the file any more
-    drop_bad = st.toggle(
-        "Leave out bad rows",
-        help="Else the first bad row is named, with its line and what is wrong with it.",
-        key="drop_bad",
-        disabled=file is None and read is not None,
-    )
-    if file is not None:
-        read = (file.file_id, drop_bad)
-    if read is None:
+def _own_data(preview: DeltaGenerator) -> Data | None:
+    own = choose_own(preview)
+    if own is None:
         return None
-    key = (OWN, *read)
-    ratings = state.kept().get(key, lambda: _read_own(file, drop_bad))
-    st.session_state["_own"] = read
-    report = ratings.report
-    st.caption(
-        f"**{words.plain(ratings.source.title)}**: {len(ratings):,} ratings by {ratings.n_users:,} people of {ratings.n_movies:,} films"
-    )
-    if report.n_rows > report.n_used:
-        reasons = "".join(f"; {rule}: {words.plural(count, 'row')}" for rule, count in report.reasons.items())
-        repeated = f", {report.n_duplicates:,} repeated (the latest was kept)" if report.n_duplicates else ""
-        st.caption(f"Of {words.plural(report.n_rows, 'row')} {report.n_used:,} are used, {report.n_dropped:,} left out{repeated}{reasons}.")
+    key, ratings = own
     return Data(key, ratings.source.title, ratings.n_users, ratings.n_movies, len(ratings), lambda _: ratings)
 
 
 def may_be_seen(job: TrainingJob) -> bool:
     """Whether this visitor may see the ratings that a run learned from: those of a release, or of the file that they chose."""
-    return job.data in DATASETS or job.data == (OWN, *st.session_state.get("_own", ()))
-
-
-def _read_own(file: UploadedFile | None, drop_bad: bool) -> cfrec.Ratings:
-    if file is None:
-        raise cfrec.CfrecError("Your file is no longer in this server's memory: others needed the room. Choose it again.")
-    with st.spinner("Reading the file …"):
-        return cfrec.read_ratings(file, drop_bad=drop_bad, source=Source(f"own:{PurePath(file.name).stem}", file.name))
+    return job.data in DATASETS or job.data == (OWN, st.session_state.get("_own"))
 
 
 def choose_config() -> cfrec.TrainConfig:

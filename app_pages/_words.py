@@ -118,6 +118,17 @@ OUTCOMES = {
 
 TURNS = ("first in line", "second in line", "third in line")  # of the runs that wait
 
+ROLES = {  # what a column of a table of ratings is taken for
+    "": "Not used",
+    "user": "Who rated",
+    "movie": "Which film",
+    "rating": "Stars",
+    "count": "How often played or bought",
+    "timestamp": "When",
+    "title": "The film's title",
+    "genres": "Its genres",
+    "year": "Its year",
+}
 SETTINGS = {  # fields of TrainConfig; those not listed are shown by their own name
     "recipe": "Recipe",
     "method": "Way of learning",

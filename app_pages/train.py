@@ -1,5 +1,9 @@
 """Train: choose data, recipe and device, watch the network learn, and decide whether to use what it learned."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import streamlit as st
 
 import cfrec
@@ -14,6 +18,9 @@ from cfrec.board import runs_table
 from cfrec.checkpoints import Checkpoint
 from cfrec.jobs import TrainingJob
 from cfrec.plots import loss_drawing, loss_points
+
+if TYPE_CHECKING:
+    from streamlit.delta_generator import DeltaGenerator
 
 _SOON = 0.4  # seconds: what ends so soon is shown at once
 RUN_COLUMNS = {
@@ -112,13 +119,13 @@ def show_queue() -> None:
             st.button("Take it out", on_click=run_view.withdraw, args=[job], type="tertiary", key=f"withdraw-{job.id}")
 
 
-def choose_all() -> tuple[form.Data | None, cfrec.TrainConfig | None]:
+def choose_all(preview: DeltaGenerator) -> tuple[form.Data | None, cfrec.TrainConfig | None]:
     """The form; what it lacks, or what does not go together, is said in it."""
     data = config = None
     with st.container(border=True):
         st.header("What to train", anchor=False)
         try:
-            data = form.choose_data()
+            data = form.choose_data(preview)
             config = form.choose_config()
             return data, config
         except cfrec.CfrecError as error:
@@ -228,13 +235,15 @@ if job is None and (job := board.running()):
     state.choose("run", job.id)
     state.in_url("run")
 left, right = st.columns([3, 2], gap="large")
+with left:
+    run, preview = st.container(), st.container()
 with right:
-    data, config = choose_all()
+    data, config = choose_all(preview)
 with top:
     job = show_start(data, config) or job
 with cut_short:
     unfinished = show_unfinished(data)
-with left:
+with run:
     if job:
         other = result.compared_with(job, model)
         show_run(job, other, data)
@@ -243,7 +252,8 @@ with left:
     else:
         if wanted and wanted not in unfinished:
             st.info("The run of this address is no longer kept: only the latest are, until the server restarts.", icon=":material/history:")
-        show_how_it_learned(model)
+        if "_own" not in st.session_state or st.session_state["data"] != form.OWN:  # else what the file says stands here
+            show_how_it_learned(model)
 show_queue()
 show_runs()
 if told_of and told_of.snapshot.finished:  # meanwhile, so that what is said above of a run under way is not true any more

@@ -28,7 +28,7 @@ from tests.crowd import Measured, come_and_vanish, crowd
 from tests.server import Server, Usage, serve
 from tests.wire import Visitor
 
-UPLOADER = "A table of ratings, or a zip of one"
+UPLOADER = "A table of ratings"
 ROUND = re.compile(r"round ([\d,]+) of")
 ALONE = 15.0  # seconds for which a run is left alone
 AFTER = 130.0  # seconds until Streamlit has given up those who left

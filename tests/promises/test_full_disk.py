@@ -28,7 +28,7 @@ async def train_and_use(server: Server) -> str:
     async with Visitor(server.url) as visitor:
         await visitor.open(f"/train?{FORM}")
         await visitor.see("Ratings to learn from")
-        await visitor.upload("A table of ratings, or a zip of one", "own.csv", make_table())
+        await visitor.upload("A table of ratings", "own.csv", make_table())
         await visitor.see("**own")
         await visitor.click("Train")
         await visitor.see("Use this model")

@@ -20,7 +20,7 @@ from tests.wire import Visitor
 pytestmark = pytest.mark.slow  # each starts a server twice
 
 FORM = "data=A+file+of+your+own&recipe=Quick&epochs_quick=1000&n_factors_quick=64&choice_weight_quick=0.0"
-UPLOAD = "A table of ratings, or a zip of one"
+UPLOAD = "A table of ratings"
 
 
 @pytest.fixture(scope="module")

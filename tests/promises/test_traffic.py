@@ -30,7 +30,7 @@ AT_ONCE = 16  # attackers
 LINES_A_SECOND, LONGEST_LINE = 20, 10_000  # bytes: of a log that is not flooded
 GONE_SOON = ["--server.disconnectedSessionTTL", "1"]  # seconds
 OWN = "data=A+file+of+your+own"
-UPLOADER = "A table of ratings, or a zip of one"
+UPLOADER = "A table of ratings"
 TABLE = b"user,movie,rating\n1,2,3\n1,3,4\n2,2,5\n2,3,1\n"
 MAIN = f"{ROOT}/streamlit_app.py".encode()  # Streamlit tells every browser the path of the script that it runs
 

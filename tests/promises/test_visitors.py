@@ -21,7 +21,7 @@ from tests.wire import Visitor
 pytestmark = pytest.mark.slow  # a new server needs seconds until it can train
 
 OWN = "data=A+file+of+your+own"
-OWN_DATA, OWN_MODEL = "A table of ratings, or a zip of one", "A zip that was downloaded from cfrec, here or elsewhere"
+OWN_DATA, OWN_MODEL = "A table of ratings", "A zip that was downloaded from cfrec, here or elsewhere"
 PAGES = ("Start", "Train", "Good and bad films", "Map", "Similar films", "Models", "How it works")
 MODELS = ("first", "second")
 Act = Callable[[Visitor, int], Coroutine[Any, Any, None]]
