@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -178,8 +179,13 @@ def _raise_first(grid: Grid, roles: Roles, bad: _Bad) -> None:
         role = min(firsts, key=lambda role: (firsts[role], list(bad.masks).index(role)))
         row = firsts[role]
         column = grid.columns[roles.places.get(role, roles.places.get("title" if role == "movie" else "count", 0))]
-        rule = bad.stars.rules[int(bad.codes[row])] if role == "rating" else "is missing"
-        error = grid.error(row, role, [*texts_of(column), ""][codes_of(column)[row]], rule)
+        cell, rule = (
+            [*texts_of(column), ""][codes_of(column)[row]],
+            bad.stars.rules[int(bad.codes[row])] if role == "rating" else "is missing",
+        )
+        if role == "rating" and re.fullmatch(r"[0-9]{4,}", cell):
+            rule += " (counts, of plays for example, are told by --columns count=COLUMN)"
+        error = grid.error(row, role, cell, rule)
     if grid.first_invalid:
         other = grid.first_invalid()
         error = other if error is None or other.line < error.line else error

@@ -123,12 +123,15 @@ def parse_stars(column: pa.DictionaryArray, *, decimal_comma: bool, counts: bool
     for k, text in enumerate(texts):
         value, word = _stars(text, decimal_comma=decimal_comma, largest=np.inf if counts else _LARGEST_RATING)
         if value is None or (counts and value < 0):
-            rules[k] = "is missing" if text.casefold() in MISSING else "is not a number between -1000 and 1000"
+            rules[k] = "is missing" if text.casefold() in MISSING else _NO_STARS
         else:
             values[k] = np.sign(value) if counts else value
             if word:
                 read_as[text] = value
     return Parsed(values, rules, read_as)
+
+
+_NO_STARS = "is not a number between -1000 and 1000"
 
 
 def _stars(text: str, *, decimal_comma: bool, largest: float) -> tuple[float | None, bool]:

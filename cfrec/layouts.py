@@ -106,7 +106,7 @@ def find_layout(data: bytes, name: str, header: bool | None = None) -> Layout:
     if not rows:
         raise DataError(f"{name} has no rows. It needs rows of user, movie and rating.")
     n_fields, passed_over = _usual([len(row) for row in rows]), 0
-    while len(rows) > 2 and len(rows[0]) < min(n_fields, 3) and not names_known(rows[0]) and len(rows[1]) >= n_fields - 1:
+    while len(rows) > 2 and sum(cell.strip() != "" for cell in rows[0]) < min(n_fields, 3) and not names_known(rows[0]):
         top.drop(top.first_line())  # a line of text above the table
         rows, passed_over = _sample(top.text, separator, quoting=quoting), passed_over + 1
     names = _header(rows, n_fields) if header is None else rows[0] if header else None
@@ -251,7 +251,7 @@ def _header(rows: list[list[str]], n_fields: int) -> list[str] | None:
         for k in range(min(n_fields, len(first)))
         if below and all(len(row) <= k or not row[k].strip() or is_number(row[k]) or row[k].strip().casefold() in MISSING for row in below)
     ]
-    if numeric and len(first) >= 3 and not any(is_number(first[k]) or not first[k].strip() for k in numeric):
+    if numeric and len(first) >= 3 and not any(is_number(first[k]) or (k and not first[k].strip()) for k in numeric):
         return first
     return None
 

@@ -14,7 +14,7 @@ from cfrec.movies import FloatArray
 from cfrec.roles import LOOKS, MISSING, TABLE, Roles, by_name, mostly, names_known, numbers_rows, plain
 
 NOT_RATED = (0.0, 99.0, -1.0, 999.0, -99.0)  # what stands for "not rated" in people's files
-_SCORE = re.compile(r"-?\d{1,3}(?:[.,]\d+)?")
+_SCORE = re.compile(r"-?\d{1,3}(?:[.,]\d+)?%?")
 _PEOPLE = (*TABLE["user"], "name", "fullname", "firstname", "email", "emailaddress", "participant")
 _MOVIES = (*TABLE["movie"], *(name for name in TABLE["title"] if name != "name"), "films", "movies")
 _NUMBERS = ("", "unnamed0", "index", "x", "rownumber")  # names of columns that number the rows
@@ -68,6 +68,8 @@ def find_pivot(
     scores = [k for k in range(n_fields) if _holds_scores(columns[k], mark)]
     names = [plain(name) for name in header] if header is not None else [""] * n_fields
     label: int | None = _given_label(given or {}, header) if asked else _find_label(names, columns, scores, header is not None)
+    if label is not None and label >= n_fields:
+        return None
     cells = [k for k in scores if k != label and (header is None or names[k] not in _OTHERS)]
     cells = [k for k in cells if not _adds_up(k, cells, columns, mark)]
     if not _is_pivot(header, columns, cells, label, mark, asked=bool(asked)):
@@ -140,12 +142,14 @@ def _adds_up(k: int, cells: list[int], columns: list[tuple[str, ...]], mark: str
     n_rated = (~np.isnan(rated)).sum(axis=1)
     sums = np.nansum(rated, axis=1)
     means = sums / np.maximum(n_rated, 1)
-    return any(bool((np.abs(own - other) <= 0.051).all()) for other in (sums, means, n_rated)) and len(set(own.tolist())) > 1
+    if len(set(own.tolist())) == 1:
+        return bool((own == n_rated).all()) and unrated is not None
+    return any(bool((np.abs(own - other) <= 0.051).all()) for other in (sums, means, n_rated))
 
 
 def _number(cell: str, mark: str) -> float:
     try:
-        return float("nan") if _is_nothing(cell, mark) else float(cell.replace(",", "."))
+        return float("nan") if _is_nothing(cell, mark) else float(cell.strip().rstrip("%").replace(",", "."))
     except ValueError:
         return float("nan")
 

@@ -360,6 +360,8 @@ def test_tables_in_memory_of_uuids_categories_and_an_index():
         ("a\0b", {}, "is no path of a file"),
         (None, {}, "The ratings should be a path, a binary file, or a table of pandas, polars or Arrow; this is NoneType"),
         (FRAME, {"movies": 42}, "The movies should be a path"),
+        (FRAME, {"columns": {"user": 99}}, "has no column '99'"),
+        (FRAME.assign(rating=5_000), {}, r"'5000' is not a number between .* \(counts, of plays for example, are told by"),
         (FRAME, {"columns": "user"}, "columns should map roles to columns"),
         (FRAME, {"drop_bad": "no"}, "drop_bad should be True or False"),
         (FRAME, {"not_rated": "0"}, "not_rated a number"),

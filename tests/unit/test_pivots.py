@@ -133,6 +133,20 @@ def test_ids_of_movies_that_stand_alone_in_the_header_are_no_ratings():
     assert triples(read(summed)) == wanted
 
 
+def test_a_first_column_that_counts_each_row_s_ratings_is_none_though_all_rated_as_many():
+    rows = [["5", *("99" if (u + m) % 2 else f"{(u * m) % 5 - 2.25:g}" for m in range(10))] for u in range(12)]
+    ratings = read("\n".join(map(",".join, rows)))
+    assert (len(ratings), ratings.n_users, ratings.n_movies, ratings.scale[:2]) == (60, 12, 10, (-2.25, 1.75))
+
+
+def test_headers_of_r_and_a_line_above_with_as_many_separators_and_percents():
+    text = table("NA", corner="")
+    assert triples(read('"",' + text[1:])) == STARS
+    assert triples(read("My survey" + "," * 14 + "\n" + table())) == STARS
+    percents = read(table().replace(",5", ",100%"))
+    assert triples(percents) == {pair: 100 if stars == 5 else stars for pair, stars in STARS.items()}
+
+
 def test_two_columns_of_one_name_are_refused():
     with pytest.raises(DataError, match="Two columns of the table are called 'Film 3'"):
         read(table().replace("Film 4", "Film 3", 1))

@@ -136,7 +136,7 @@ BAD_ROWS = [  # row, column, rule
     ("1,2", "", "has 2 fields where 3 are expected"),
     ("1,2,3,4", "", "has 4 fields where 3 are expected"),
     ("1,2,seven", "rating", "is not a number between -1000 and 1000"),
-    ("1,2,5000", "rating", "is not a number between -1000 and 1000"),
+    ("1,2,-5000", "rating", "is not a number between -1000 and 1000"),
     ("1,2,", "rating", "is missing"),
     (",2,3", "user", "is missing"),
     ("1,  ,3", "movie", "is missing"),
