@@ -32,6 +32,13 @@ NAMES = {
 }
 TABLE = {role: tuple(names.split()) for role, names in NAMES.items()}
 MISSING = frozenset(("", "nan", "null", "none", "na", "n/a", "#n/a", "<na>", r"\n"))  # what stands for nothing, in lower case
+_NEEDED = {"user": {"user"}, "movie": {"movie", "title"}, "rating": {"rating", "count"}}
+LOOKS = {  # what ids of movies and of users look like, where nothing else tells
+    "movie": re.compile(r"tt\d{6,}|B0[0-9A-Z]{8}|\d{9}[\dX]|(?:i|m|item|movie|film|book)[_-]?\d+|.* \((?:18|19|20)\d\d\)", re.IGNORECASE),
+    "user": re.compile(r"A[0-9A-Z]{7,20}|(?:u|p|user|person|reviewer|customer)[_-]?\d+|.+@.+", re.IGNORECASE),
+}
+_SCALE = re.compile(r"[+-]?(?:\d{1,4}(?:[.,]\d*)?|[.,]\d+)")
+_TIME = re.compile(r"\d{4}-\d\d-\d\d.*|\d{1,2}[/.]\d{1,2}[/.]\d{2,4}.*|[3-9]\d{8}(?:\.\d*)?|[1-7]\d{9}(?:\.\d*)?|1\d{12}")
 _MOST_STARS = 21  # distinct values of a rating scale: 0 to 10 by halves
 _USUAL_STARS = 11  # 0 to 10, or 0.5 to 5 by halves
 _FEW = 20  # rows that are too few to tell columns apart by their values
@@ -124,9 +131,6 @@ def find_roles(
     return Roles(places, found, names)
 
 
-_NEEDED = {"user": {"user"}, "movie": {"movie", "title"}, "rating": {"rating", "count"}}
-
-
 def _complete(places: Mapping[str, int]) -> bool:
     return all(roles & places.keys() for roles in _NEEDED.values())
 
@@ -163,10 +167,6 @@ def _settle(places: dict[str, int], found: dict[str, str], names: tuple[str, ...
         places["user"], found["user"] = lone[0], "name"
     if "rating" in places:
         places.pop("count", None)
-
-
-_MOVIE_IDS = re.compile(r"tt\d{6,}|B0[0-9A-Z]{8}|\d{9}[\dX]|(?:i|m|item|movie|film|book)[_-]?\d+|.* \((?:18|19|20)\d\d\)", re.IGNORECASE)
-_USER_IDS = re.compile(r"A[0-9A-Z]{7,20}|(?:u|p|user|person|reviewer|customer)[_-]?\d+|.+@.+", re.IGNORECASE)
 
 
 def _guess(header: bool, sample: list[list[str]], n_fields: int, known: Mapping[str, int], refused: set[str]) -> dict[str, int]:
@@ -209,13 +209,6 @@ def mostly(cells: Sequence[str], look: re.Pattern[str]) -> bool:
     """Whether nine of ten cells that are not missing look like this: some may be damaged."""
     cells = [cell.strip() for cell in cells if cell.strip().casefold() not in MISSING]
     return bool(cells) and sum(look.fullmatch(cell) is not None for cell in cells) >= 0.9 * len(cells)
-
-
-LOOKS = {"movie": _MOVIE_IDS, "user": _USER_IDS}
-
-
-_SCALE = re.compile(r"[+-]?(?:\d{1,4}(?:[.,]\d*)?|[.,]\d+)")
-_TIME = re.compile(r"\d{4}-\d\d-\d\d.*|\d{1,2}[/.]\d{1,2}[/.]\d{2,4}.*|[3-9]\d{8}(?:\.\d*)?|[1-7]\d{9}(?:\.\d*)?|1\d{12}")
 
 
 def _is_scale(column: Sequence[str]) -> bool:
