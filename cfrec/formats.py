@@ -17,6 +17,7 @@ from cfrec.errors import DataError
 from cfrec.memory import check_fits
 
 _COMPRESSED = {rb"\x1f\x8b\x08": ".gz", rb"BZh[1-9](1AY&SY|\x17rE8P\x90)": ".bz2", rb"\xfd7zXZ\0": ".xz"}
+_JSON = re.compile(rb"\s*(?:\[\s*[\[{]|\{\s*[\"'}])")
 _BLOCK = 4 << 20  # bytes
 _PACKED = 1 << 16  # bytes
 _MOST_MEMORY = 1 << 30  # bytes that unpacking xz may take beside what comes out; its own best level takes 65 MB
@@ -62,7 +63,7 @@ def unpack(data: bytes, name: str) -> tuple[bytes, str]:
     DataError
         It is damaged or cut, would become far larger than tables do, or does not fit into memory.
     """
-    head = bytes(data[:_HEAD])
+    head = data[:_HEAD]
     suffix = next((suffix for magic, suffix in _COMPRESSED.items() if re.match(magic, head)), None)
     if suffix is None:
         return data, name
@@ -83,29 +84,29 @@ def unpack(data: bytes, name: str) -> tuple[bytes, str]:
 def _unpacked(data: bytes, suffix: str) -> Iterator[bytes]:
     """At most ``_BLOCK`` bytes at a time. Python's own files of bz2 and xz would take a damaged second stream for the end."""
     if suffix == ".gz":
-        with gzip.GzipFile(fileobj=io.BytesIO(bytes(data))) as file:
+        with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
             yield from iter(lambda: file.read(_BLOCK), b"")
         return
     begin = 0
     while begin < len(data):
         stream = bz2.BZ2Decompressor() if suffix == ".bz2" else lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_MOST_MEMORY)
         while not stream.eof:
-            part = bytes(data[begin : begin + _PACKED]) if stream.needs_input else b""
+            part = data[begin : begin + _PACKED] if stream.needs_input else b""
             if stream.needs_input and not part:
                 raise EOFError("it ends too early")
             begin += len(part)
             yield stream.decompress(part, _BLOCK)
         begin -= len(stream.unused_data)
-        while suffix == ".xz" and bytes(data[begin : begin + 4]) == b"\0" * 4:  # padding
+        while suffix == ".xz" and data[begin : begin + 4] == b"\0" * 4:  # padding
             begin += 4
 
 
 def refuse_unreadable(data: bytes, name: str) -> None:
     """Raise DataError, which names the format and says what to do, for a file that holds no text and no table that can be read."""
-    if bytes(data[:4]) == b"PK\3\4":
-        with open_archive(io.BytesIO(bytes(data)), listed([name])):  # which says so if it is a workbook
+    if data[:4] == b"PK\3\4":
+        with open_archive(io.BytesIO(data), listed([name])):  # which says so if it is a workbook
             pass
-    ends = bytes(data[:_HEAD]) + bytes(data[-_TAIL:])
+    ends = data[:_HEAD] + data[-_TAIL:]
     kinds = [(kind, advice) for pattern, kind, advice in _UNREADABLE if re.match(pattern, ends, re.DOTALL)]
     if PurePath(name).suffix.lower() in (".pkl", ".pickle"):  # pickles of the oldest kind begin with any letter
         kinds.append(("a Python pickle", SAVE_AS_CSV))
@@ -115,14 +116,14 @@ def refuse_unreadable(data: bytes, name: str) -> None:
 
 def is_parquet(data: bytes) -> bool:
     """Whether a file is Parquet: its mark stands at both ends."""
-    return len(data) > 8 and bytes(data[:4]) == bytes(data[-4:]) == b"PAR1"
+    return len(data) > 8 and data[:4] == data[-4:] == b"PAR1"
 
 
 def is_arrow(data: bytes) -> bool:
     """Whether a file is Arrow's file format, or Feather, its older form."""
-    return bytes(data[:8]) == b"ARROW1\0\0" or bytes(data[:4]) == bytes(data[-4:]) == b"FEA1"
+    return data[:8] == b"ARROW1\0\0" or data[:4] == data[-4:] == b"FEA1"
 
 
 def is_json(data: bytes) -> bool:
-    """Whether a file begins as JSON does, with an object or a list."""
-    return bytes(data[:_HEAD]).removeprefix(codecs.BOM_UTF8).lstrip()[:1] in (b"{", b"[")
+    """Whether a file begins as JSON does, with an object or a list of them; a bracket alone may be a cell of text."""
+    return _JSON.match(data[:_HEAD].removeprefix(codecs.BOM_UTF8)) is not None

@@ -214,7 +214,7 @@ def one_id(cell: str, line: int, role: str) -> str:
     """``24.0`` is 24, and what stands for a missing value is none."""
     if cell.casefold() in MISSING:
         raise RefusedError("missing", line, role)
-    if re.fullmatch(r"[0-9]+(\.[0-9]+)?[eE]\+?[0-9][0-9]?", cell) and not Decimal(cell) % 1:
+    if re.fullmatch(r"[0-9]+(\.[0-9]+)?[eE]\+?[0-9][0-9]?", cell) and Decimal(cell) == Decimal(cell).to_integral_value():
         return str(int(Decimal(cell)))
     whole, point, zeros = cell.partition(".")
     digits = whole.removeprefix("-").removeprefix("+") if whole[:2] not in ("+-", "-+") else "?"

@@ -38,6 +38,8 @@ FOUND = [  # what once broke the reader, or differed from the oracle
     b"\xff\xfe" + "user,item,rating\n1\ud800,2,3\n".encode("utf-16-le", "surrogatepass"),
     "1,2,3\n\ufeff1,3,4\n".encode(),
     "\ufeff\ufeffuser,item,rating\n1,2,3\n".encode(),
+    b"[,0,0\n",
+    b"user,item,rating\n1,9e99,3\n",
     b"x" * 100_000 + b",y,z\n",
 ]
 
