@@ -15,7 +15,7 @@ import numpy.typing as npt
 from cfrec.catalogue import Catalogue, Catalogues, match
 from cfrec.columns import Parsed, codes_of, id_text, in_seconds, movie_entry, parse_ids, parse_stars, parse_times, texts_of
 from cfrec.errors import DataError
-from cfrec.movies import FloatArray, Ids, IntArray
+from cfrec.movies import FloatArray, Ids, IntArray, typed
 from cfrec.oddities import notes_on, refuse_impossible
 from cfrec.pieces import for_each
 from cfrec.pivots import SUMS, Pivot, find_pivot, is_not_rated
@@ -153,9 +153,9 @@ def _parse_movies(grid: Grid, roles: Roles) -> tuple[Ids, IntArray]:
     names = []
     for title, year in (divmod(key, len(year_texts)) for key in known.tolist()):
         names.append(title_texts[title] and movie_entry(title_texts[title], "", year_texts[year])[0])
-    distinct = sorted({name for name in names if name})
-    rank = {name: k for k, name in enumerate(distinct)} | {"": -1}
-    return np.array(distinct, object), np.array([rank[name] for name in names], np.int32)[place]
+    distinct = typed(list({name for name in names if name}))
+    rank = {str(name): k for k, name in enumerate(distinct.tolist())} | {"": -1}
+    return distinct, np.array([rank[name] for name in names], np.int32)[place]
 
 
 def _blank(masks: Mapping[str, Bools], ratings: Any, codes: IntArray) -> Bools | None:

@@ -27,7 +27,7 @@ _BLOCK = 4 << 20  # bytes that a thread cuts in one go
 _PIECE = 16 << 20  # bytes
 _MOST_SKIPPED = 10_000  # rows that are kept in mind
 _MOST_LINES = 500  # that a quoted cell may span where the file breaks the rules of CSV elsewhere
-_UNIT = "\x1f"  # stands for "::", which pyarrow cannot cut at: ASCII's own unit separator
+_UNITS = "\x1f\x1e\x1d\x1c\x02\x01"  # one that is not in the text stands for "::", which pyarrow cannot cut at
 
 
 class RowError(DataError):
@@ -67,13 +67,18 @@ class _Rows:
     separator: str
     quoted: bool  # whether there are quotation marks that enclose cells
 
+    def shown(self, text: str) -> str:
+        """The beginning of a row as it stands in the file."""
+        return text[:200].replace(self.separator, self.layout.separator)
+
 
 def read_grid(data: bytes, name: str, layout: Layout, used: list[int], times: int | None = None) -> Grid:
     """Cut the rows and keep these columns, that of times as integers if it holds nothing else; rows that cannot be cut are counted."""
     body: bytes | memoryview = memoryview(data)[layout.begin :]  # a copy would take as long as a third of cutting it
     separator, quoted = layout.separator, layout.quoting and data.find(b'"', layout.begin) >= 0
     if separator == "::":
-        body, separator = bytes(body).replace(b"::", _UNIT.encode()), _UNIT
+        separator = next((unit for unit in _UNITS if data.find(unit.encode()) < 0), _UNITS[0])
+        body = bytes(body).replace(b"::", separator.encode())
     if separator == " " and data.find(b'"', layout.begin) < 0:
         body = re.sub(rb"\A +|(?<=[\r\n]) +| +(?=[\r\n]|\Z)", b"", re.sub(rb" {2,}", b" ", body))
     regular = not quoted or quotes_are_regular(body, separator)
@@ -171,7 +176,7 @@ class _Cut:
         if not _is_blank(row.text, self.rows.separator):
             self.reasons[f"row {_wrong_fields(row.actual_columns, self.rows.layout.n_fields)}"] += 1
         if len(self.skipped) < _MOST_SKIPPED or row.number is not None:  # threads do not know the numbers
-            self.skipped.append((row.number or 0, row.actual_columns, row.text[:200].replace(_UNIT, "::")))
+            self.skipped.append((row.number or 0, row.actual_columns, self.rows.shown(row.text)))
         return "skip"
 
     @cached_property
@@ -238,7 +243,7 @@ def _cut_slowly(rows: _Rows, used: list[int]) -> Grid:
             if _is_blank(text, rows.separator):
                 continue
             rule = row if isinstance(row, str) else _wrong_fields(len(row), layout.n_fields)
-            errors = errors or [RowError(name, layout.line + line, "", text[:200].replace(_UNIT, "::"), rule)]
+            errors = errors or [RowError(name, layout.line + line, "", rows.shown(text), rule)]
             reasons[f"row {rule}"] += 1
             continue
         lines.append(layout.line + line)

@@ -120,7 +120,7 @@ def decode(data: bytes) -> str:
                 raise RefusedError("neither UTF-8 nor Latin") from error
             undefined = {0x81, 0x8D, 0x8F, 0x90, 0x9D}
             text = data.decode("latin-1" if undefined & set(data) else "cp1252")
-    text = text.replace("\ufeff", "")  # marks of files that were joined
+    text = text.replace("\ufeff", "").removesuffix("\x1a")  # marks of files that were joined, and of an old end
     if not text.strip() or "\0" in text or re.match(r"\s*<(!doctype|html|\?xml)", text, re.IGNORECASE):
         raise RefusedError("no table")
     return text
@@ -234,8 +234,8 @@ def number(cell: str, line: int, *, decimal_comma: bool) -> float:
         raise RefusedError("no number", line, "rating")
     if set(cell) <= set("★☆½") and "★" in cell:
         return cell.count("★") + cell.count("½") / 2
-    if re.fullmatch("[0-9]+(?:[.,][0-9]+)? */ *(?:5|10|100)", cell):
-        return float(np.float32(float(cell.partition("/")[0].replace(",", "."))))
+    if re.fullmatch("[0-9]+(?:[.,][0-9]+)? *(?:/ *(?:5|10|100)|%)", cell):
+        return float(np.float32(float(cell.rstrip("%").partition("/")[0].replace(",", "."))))
     word = "".join(letter for letter in cell.casefold() if letter.isalnum()) or cell
     if word in WORDS:
         return WORDS[word]

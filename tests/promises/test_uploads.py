@@ -39,6 +39,8 @@ FOUND = [  # what once broke the reader, or differed from the oracle
     "1,2,3\n\ufeff1,3,4\n".encode(),
     "\ufeff\ufeffuser,item,rating\n1,2,3\n".encode(),
     b"[,0,0\n",
+    b"0::0::0\x1f\n",
+    b"rating,title,user,year\n0,0,0\n0,0,0,",
     b"user,item,rating\n1,9e99,3\n",
     b"x" * 100_000 + b",y,z\n",
 ]
