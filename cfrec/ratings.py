@@ -232,7 +232,7 @@ def index_ratings(
         why = f" All {n_dropped:,} rows are bad; most often: {max(reasons, key=reasons.__getitem__)}." if reasons else ""
         raise DataError(f"{_EMPTY}{why}")
     check_fits(_MOVIE * len(movie_ids), f"A table of {len(movie_ids):,} movies")
-    (user_ids, user_idx), (movie_ids, movie_idx) = _used(user_ids, user_idx), _used(movie_ids, movie_idx)
+    (user_ids, user_idx), (movie_ids, movie_idx) = for_each(lambda side: _used(*side), ((user_ids, user_idx), (movie_ids, movie_idx)))
     kept, names = _at_once(partial(_latest, user_idx, movie_idx, len(movie_ids), timestamp), partial(name_movies, movie_ids, movies or {}))
     user_idx, movie_idx, stars = user_idx[kept], movie_idx[kept], rating[kept].astype(np.float32, copy=False)
     (n_ratings, mean_rating), scale = _at_once(partial(count_ratings, movie_idx, stars, len(movie_ids)), partial(_scale, stars))

@@ -18,7 +18,7 @@ import numpy as np
 
 from cfrec.errors import DataError
 from cfrec.layouts import COMMENT, Layout, csv_reader
-from cfrec.pieces import slices
+from cfrec.pieces import for_each, slices
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -118,7 +118,7 @@ def _cut(rows: _Rows, used: list[int], times: int | None) -> Grid:
         table = cut.read_first()
     except pa.ArrowInvalid:  # a row is longer than a block
         return _cut_slowly(rows, used)
-    columns = {k: combined(table.column(str(k))) for k in used}
+    columns = dict(zip(used, for_each(lambda k: combined(table.column(str(k))), used), strict=True))
     reasons = Counter(cut.reasons)
     first = cut.first_invalid if reasons else None
     return Grid(rows.name, columns, table.num_rows, reasons, cut.line_of, first, decimal_comma=rows.layout.separator == ";")
