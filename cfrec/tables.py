@@ -170,6 +170,7 @@ class _Cut:
                 invalid_row_handler=self._skip,
             ),
             arrow_csv.ConvertOptions(column_types=self.types, include_columns=list(self.types)),
+            memory_pool=pa.system_memory_pool(),  # Arrow's own gives memory back and asks for it anew: half a second of 8 million rows
         )
 
     def _skip(self, row: Any) -> str:
@@ -205,7 +206,8 @@ def combined(column: pa.ChunkedArray) -> pa.Array:
     """A column in one piece."""
     import pyarrow as pa
 
-    chunks = column.unify_dictionaries().combine_chunks()
+    pool = pa.system_memory_pool()
+    chunks = column.unify_dictionaries(memory_pool=pool).combine_chunks(memory_pool=pool)
     if isinstance(chunks, pa.ChunkedArray):
         chunks = chunks.chunk(0) if chunks.num_chunks else pa.array([], column.type)
     return chunks
