@@ -136,14 +136,14 @@ def _show_notes(ratings: cfrec.Ratings, choice: Choice, *, can_change: bool) -> 
         reasons = "".join(f"; {words.plain(rule)}: {words.plural(count, 'row')}" for rule, count in report.reasons.items())
         repeated = f", {report.n_duplicates:,} repeated (the latest was kept)" if report.n_duplicates else ""
         st.caption(f"Of {words.plural(report.n_rows, 'row')} {report.n_used:,} are used, {report.n_dropped:,} left out{repeated}{reasons}.")
-    for note in report.notes:
+    for k, note in enumerate(report.notes):
         if note.odd:
             text = _guessed(report) if note.kind == "guess" else words.told(note.text)
             st.warning(text, icon=":material/help:")
         else:
             st.caption(words.told(note.text))
         if note.change and can_change:
-            st.button(_label(note.change), on_click=_change, args=[choice, note.change], key=f"change-{note.kind}", icon=":material/check:")
+            st.button(_label(note.change), on_click=_change, args=[choice, note.change], key=f"change-{k}", icon=":material/check:")
     if can_change and (choice.not_rated is not None or choice.columns is not None):
         st.button("Undo: read it as it was", on_click=_change, args=[choice, _AS_IT_WAS], key="as-it-was", icon=":material/undo:")
 

@@ -86,7 +86,8 @@ def read_ratings(
     columns : mapping role -> column, optional
         Which column holds ``user``, ``movie``, ``rating``, ``count`` (of plays, say: a choice without stars), ``timestamp``, ``title``,
         ``genres`` and ``year``: its name or its number, counted from 1; None where a role is not to be used. Roles that are left out are
-        found by the names that people's files have, and where these do not help by the values, which ``Ratings.report`` tells.
+        found by the names that people's files have, and where these do not help by the values, which ``Ratings.report`` tells. Of a pivot
+        table, a user or a movie alone says what its rows are.
     movies : path, binary file, or table, optional
         A second table with movie ids, titles and genres.
     drop_bad : bool

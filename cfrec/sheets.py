@@ -19,6 +19,7 @@ from cfrec.tables import Grid, RowError, combined, read_grid
 if TYPE_CHECKING:
     import pyarrow as pa
 
+_SAMPLE, _FEWEST, _MOST_CELLS = 1_000, 20, 200_000  # rows, and cells, that are looked at to tell what a table in memory is
 _HEAD = 1 << 20  # bytes in which rows are counted
 _TEXT = 4  # times its bytes: what decoding and cutting a text takes at most; an upper estimate
 _LARGEST_EXACT = 2.0**53  # integers beyond it are not all floats
@@ -187,7 +188,8 @@ def _table_sheet(
         raise DataError(f"{name} has no rows. It needs rows of user, movie and rating.")
     check_fits(2 * table.nbytes, name)
     header = tuple(table.column_names)
-    first = [_texts(table.slice(0, 1_000).column(k)).to_pylist() for k in range(table.num_columns)]
+    n_first = max(_FEWEST, min(_SAMPLE, _MOST_CELLS // table.num_columns))
+    first = [_texts(table.slice(0, n_first).column(k)).to_pylist() for k in range(table.num_columns)]
     sample = [[cell or "" for cell in row] for row in zip(*first, strict=True)]
 
     def read(used: list[int], times: int | None) -> Grid:

@@ -63,6 +63,12 @@ def test_a_mark_for_not_rated_is_asked_about_and_left_out_by_one_click(upload):
     assert says(app, f"{len(PAIRS)} ratings by 12 people of 8 films")
 
 
+def test_two_marks_have_a_button_each(upload):
+    """Their buttons once had one key."""
+    app = upload("user,movie,rating\n" + "".join(f"{u},{m},{ {3: 0, 4: 99}.get(m, (u * m) % 4 + 2) }\n" for u, m in PAIRS))
+    assert [b.label for b in app.button if b.label.startswith("Leave out")] == [f"Leave out the ratings that are {k}" for k in (0, 99)]
+
+
 def test_a_guess_is_told_and_changed_by_a_select_box(upload):
     app = upload("".join(f"m{m},u{u},{(u * m) % 5 + 1}\n" for u, m in PAIRS))
     assert says(app, "What is in which column was guessed: column 1: which film, column 2: who rated, column 3: stars.")
