@@ -295,7 +295,8 @@ def _pivot_notes(work: _Work, pivot: Pivot, shape: str, unrated: float | None) -
     what = "movie and a column for each user" if pivot.rows == "movies" else "user and a column for each movie"
     left = f"; {' and '.join(marks)} {'stands' if len(marks) == 1 else 'stand'} for “not rated”" if marks else ""
     change = {} if unrated is None or work.how.not_rated is not None else {"not_rated": float("nan")}
-    notes = [Note("pivot", f"This is a table with a row for each {what}: {shape}{left}.", change, odd=False)]
+    hint = 'If it is a rating: not_rated=float("nan"), or --not-rated nan.' if change else ""
+    notes = [Note("pivot", f"This is a table with a row for each {what}: {shape}{left}.", change, odd=False, hint=hint)]
     if not pivot.sure and pivot.label is not None:
         other, place = "user" if pivot.rows == "movies" else "movie", pivot.label + 1
         text = f"Nothing says whether the rows are users or movies: they were taken for {pivot.rows}."

@@ -51,6 +51,12 @@ def test_marks_for_not_rated(blank):
     assert (f"“{blank}”" in note.text or f"{blank} stands for" in note.text) == (blank not in ("", "NA"))
 
 
+def test_a_mark_can_be_said_to_be_a_rating():
+    ratings = read(table("0"))
+    assert ratings.report.lines()[-1].endswith("--not-rated nan.")
+    assert len(read(table("0"), **ratings.report.notes[0].change)) == len(USERS) * len(MOVIES)
+
+
 @pytest.mark.parametrize("corner", ["user", "Name", "email", "", "Unnamed: 0", "Teilnehmer"])
 def test_what_the_rows_are_is_found_by_the_corner_or_by_the_looks_of_names(corner):
     assert triples(read(table(corner=corner))) == STARS
