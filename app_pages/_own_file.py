@@ -128,10 +128,9 @@ def _show_notes(ratings: cfrec.Ratings, choice: Choice, *, can_change: bool) -> 
     """What was left out and why, what looks odd, and the choice beside it."""
     report, (lowest, highest, _) = ratings.report, ratings.scale
     scale = f"stars from {lowest:g} to {highest:g}" if highest > lowest else "no stars to tell apart"
-    st.caption(
-        f"**{words.plain(ratings.source.title)}**: {words.plural(len(ratings), 'rating')} by {ratings.n_users:,} people of "
-        f"{ratings.n_movies:,} films, {scale}"
-    )
+    people = "one person" if ratings.n_users == 1 else f"{ratings.n_users:,} people"
+    size = f"{words.plural(len(ratings), 'rating')} by {people} of {words.plural(ratings.n_movies, 'film')}"
+    st.caption(f"**{words.plain(ratings.source.title)}**: {size}, {scale}")
     if report.n_rows > report.n_used:
         reasons = "".join(f"; {words.plain(rule)}: {words.plural(count, 'row')}" for rule, count in report.reasons.items())
         repeated = f", {report.n_duplicates:,} repeated (the latest was kept)" if report.n_duplicates else ""

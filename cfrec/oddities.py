@@ -39,7 +39,10 @@ def notes_on(ratings: Ratings, roles: Roles) -> list[Note]:
             text = f"{mark:g} stands for {share:.0%} of all ratings, and lies apart from the rest: is that “not rated”?"
             notes.append(Note("not_rated", text, {"not_rated": mark}, hint=f"Then: not_rated={mark:g}, or --not-rated {mark:g}."))
     if ratings.n_users == 1:
-        notes.append(Note("one_user", "All ratings are by one person: a network learns from many, so it cannot learn from this."))
+        text = "All ratings are by one person: a network learns from many, so it cannot learn from this."
+        notes.append(
+            Note("one_user", text, hint='For recommendations from your own ratings: python -m cfrec recommend --rate "Fargo=4.5".')
+        )
     elif ratings.n_users == len(ratings) and len(ratings) >= _MANY:
         notes.append(Note("once", "Each person rated one movie: nothing can be learned of tastes. Is the column of users the right one?"))
     if ratings.n_movies == 1:

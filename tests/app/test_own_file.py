@@ -126,6 +126,7 @@ def test_counts_are_taken_for_choices_by_one_click(upload):
 
 def test_one_person_s_ratings_are_not_trained_on(upload):
     app = upload("user,title,rating\n" + "".join(f"me,Film {m},{m % 5 + 1}\n" for m in range(30)))
+    assert says(app, "**mine.csv**: 30 ratings by one person of 30 films")
     assert says(app, "All ratings are by one person")
     assert button(app, "Train").disabled
 
@@ -135,4 +136,4 @@ def test_another_file_is_read_afresh(upload):
     next(box for box in app.selectbox if str(box.key).endswith("-0")).set_value("").run()
     assert says(app, "has no column for movie")
     app.file_uploader[0].set_value(("b.csv", b"user,movie,rating\n1,2,3\n2,2,4\n", "text/csv")).run()
-    assert says(app, "**b.csv**: 2 ratings by 2 people of 1 films")
+    assert says(app, "**b.csv**: 2 ratings by 2 people of 1 film,")
