@@ -59,7 +59,7 @@ def listed(names: list[str]) -> str:
 
 
 def most_unpacked(packed: int) -> int:
-    """Bytes that so many packed ones may unpack to: what becomes more is a bomb."""
+    """The most bytes that this many packed bytes may unpack to: more is a bomb."""
     return min(_LARGEST_FILE, _LARGEST_RATIO * packed + _SMALL)
 
 

@@ -68,7 +68,7 @@ def assemble(sheet: Sheet, catalogues: Catalogues, how: How, source: Source, not
     ----------
     sheet : Sheet
     catalogues : list of mappings movie id as text -> (raw title, genres)
-        From a table of movies, by each kind of id that it has; empty if there is none.
+        From a table of movies, by each kind of id that it has; empty without one.
     how : How
     source : Source
     notes : list of Note
@@ -141,7 +141,7 @@ def _stars(grid: Grid, roles: Roles, notes: list[Note]) -> tuple[Parsed, IntArra
 
 
 def _parse_movies(grid: Grid, roles: Roles) -> tuple[Ids, IntArray]:
-    """Movies by their ids; where there are none, by title and year together."""
+    """Movies by their ids; without ids, by title and year together."""
     if "movie" in roles.places:
         return parse_ids(grid.columns[roles.places["movie"]])
     titles = grid.columns[roles.places["title"]]
@@ -159,7 +159,7 @@ def _parse_movies(grid: Grid, roles: Roles) -> tuple[Ids, IntArray]:
 
 
 def _blank(masks: Mapping[str, Bools], ratings: Any, codes: IntArray) -> Bools | None:
-    """Rows in which user, movie and rating are blank; None where there are none."""
+    """Rows in which user, movie and rating are blank; None without such rows."""
     if not all(mask.any() for mask in masks.values()):
         return None
     nothing = np.array([text == "" for text in [*texts_of(ratings), ""]]) if ratings is not None else np.ones(1, bool)

@@ -94,7 +94,7 @@ def id_text(text: str) -> str:
 
 
 def parse_ids(column: pa.DictionaryArray) -> tuple[Ids, IntArray]:
-    """Distinct ids in ascending order, and each row's place among them; -1 where there is none.
+    """Distinct ids in ascending order, and each row's place among them; -1 for a missing id.
 
     They are int64 where all of them are integers written plainly, text otherwise. Raises DataError where these do not fit into memory.
     """

@@ -66,19 +66,23 @@ def _read(path: str, args: Namespace) -> Ratings:
     return ratings
 
 
+def _list_datasets(args: Namespace) -> None:
+    rows = [asdict(d) | {"url": d.url, "present": datasets.find_local(d.name) is not None} for d in datasets.DATASETS.values()]
+    if args.json:
+        print_json(rows)
+        return
+    table = pd.DataFrame(rows)
+    table["MB"] = (table["size"] / 1e6).round().astype(int)
+    print_table(table[["name", "year", "n_ratings", "n_users", "n_movies", "MB", "present"]])
+    for licence, names in table.groupby("licence", sort=False)["name"]:
+        print(f"\n{', '.join(names)}: {licence}")
+    print(f"\nCite: {datasets.CITATION}")
+
+
 def data(args: Namespace) -> None:
     """List the data sets, or say what is in one, or in a file."""
     if not args.name:
-        rows = [asdict(d) | {"url": d.url, "present": datasets.find_local(d.name) is not None} for d in datasets.DATASETS.values()]
-        if args.json:
-            print_json(rows)
-            return
-        table = pd.DataFrame(rows)
-        table["MB"] = (table["size"] / 1e6).round().astype(int)
-        print_table(table[["name", "year", "n_ratings", "n_users", "n_movies", "MB", "present"]])
-        for licence, names in table.groupby("licence", sort=False)["name"]:
-            print(f"\n{', '.join(names)}: {licence}")
-        print(f"\nCite: {datasets.CITATION}")
+        _list_datasets(args)
         return
     if Path(args.name).suffix or Path(args.name).exists():
         ratings = _read(args.name, args)

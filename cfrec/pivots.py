@@ -82,7 +82,7 @@ def find_pivot(
 
 
 def _find_mark(columns: list[tuple[str, ...]]) -> str:
-    """The text that is in many cells of many columns beside numbers; empty if there is none."""
+    """The text that is in many cells of many columns beside numbers; empty without one."""
     counts: Counter[str] = Counter()
     n_columns: Counter[str] = Counter()
     for column in columns:
@@ -196,7 +196,7 @@ def _find_kind(
 
 
 def is_not_rated(table: FloatArray) -> float | None:
-    """The number that stands for "not rated" in a table of ratings, None if there is none."""
+    """The number that stands for "not rated" in a table of ratings, None without one."""
     values, counts = np.unique(table[~np.isnan(table)], return_counts=True)
     for mark in NOT_RATED:
         if mark in values and len(values) > 2 and counts[values == mark][0] >= counts.sum() / 10 and is_apart(values, mark):

@@ -93,7 +93,7 @@ def read_ratings(
     drop_bad : bool
         Drop bad rows and count them in ``Ratings.report`` instead of stopping at the first.
     not_rated : float, optional
-        The rating that stands for "not rated"; rows with it are dropped and counted. Found out for pivot tables; NaN: there is none.
+        The rating that stands for "not rated"; rows with it are dropped and counted. Found out for pivot tables; NaN: no rating does.
 
     Returns
     -------

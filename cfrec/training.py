@@ -96,12 +96,7 @@ def train(
         Too little memory, or a ``resume`` that does not fit; no such device; parts of different data sets, or one user's ratings only.
     """
     config = config or TrainConfig()
-    if train.n_users != valid.n_users or train.n_movies != valid.n_movies:
-        raise DataError("The training and validation ratings are not parts of one data set: their users or movies differ.")
-    if not len(train) or not len(valid):
-        raise DataError("There are no ratings to train on, or none to validate on.")
-    if train.n_users == 1:
-        raise DataError(_ONE_USER)
+    _check_parts(train, valid)
     config = config.fitted_to(len(train))
     config.check_memory(train.n_users, train.n_movies, len(train) + len(valid))
     make_run = load_method(config)
@@ -123,6 +118,16 @@ def train(
         checkpoints.hand_over()
     errors = prediction_errors(trained.predict_rows(valid.user_idx, valid.movie_idx), valid.rating)
     return replace(trained, metrics=errors)
+
+
+def _check_parts(train: Ratings, valid: Ratings) -> None:
+    """Raise DataError for ratings that nothing can be learned from, or measured by."""
+    if train.n_users != valid.n_users or train.n_movies != valid.n_movies:
+        raise DataError("The training and validation ratings are not parts of one data set: their users or movies differ.")
+    if not len(train) or not len(valid):
+        raise DataError("There are no ratings to train on, or none to validate on.")
+    if train.n_users == 1:
+        raise DataError(_ONE_USER)
 
 
 class _Checkpoints:
