@@ -15,6 +15,7 @@ import numpy.typing as npt
 from cfrec.catalogue import Catalogue, Catalogues, match
 from cfrec.columns import Parsed, codes_of, id_text, in_seconds, movie_entry, parse_ids, parse_stars, parse_times, texts_of
 from cfrec.errors import DataError
+from cfrec.memory import check_fits
 from cfrec.movies import FloatArray, Ids, IntArray, typed
 from cfrec.oddities import notes_on, refuse_impossible
 from cfrec.pieces import for_each
@@ -27,6 +28,7 @@ from cfrec.tables import Grid
 
 Bools = npt.NDArray[np.bool_]
 
+_CELL = 48  # bytes of memory that a cell of a pivot table takes until the ratings are built: an upper estimate
 _ADDS_UP = -2  # place of a row that is no user's and no movie's
 _MOST_OTHER, _FEW_ROWS = 0.5, 20  # share of rows whose title is not their movie's first one, beyond which it is no title
 
@@ -267,6 +269,7 @@ def _assemble_pivot(work: _Work, pivot: Pivot) -> Ratings:
     if grid.first_invalid and not how.drop_bad:
         raise grid.first_invalid()
     reasons = Counter(grid.reasons)
+    check_fits(_CELL * grid.n_rows * len(pivot.cells), sheet.name)
     row_ids, row_idx = _row_ids(grid, pivot, notes)
     table = np.stack([_scores(grid, place, pivot, reasons, drop_bad=how.drop_bad) for place in pivot.cells], axis=1)
     table[row_idx == _ADDS_UP] = np.nan

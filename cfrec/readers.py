@@ -30,21 +30,8 @@ Columns = Mapping[str, str | int | None]
 # In each release: the file of ratings and the file of movies. The last is the form inside the wheel.
 _RELEASES = (("u.data", "u.item"), ("ratings.dat", "movies.dat"), ("ratings.csv", "movies.csv"), ("ml-100k.inter", "ml-100k.item"))
 _PACKED = {".gz", ".bz2", ".xz"}
-_TABLES = {
-    ".csv",
-    ".tsv",
-    ".txt",
-    ".dat",
-    ".data",
-    ".inter",
-    ".asc",
-    ".parquet",
-    ".feather",
-    ".arrow",
-    ".jsonl",
-    ".ndjson",
-    ".json",
-} | _PACKED
+_TABLES = _PACKED | {".csv", ".tsv", ".txt", ".dat", ".data", ".inter", ".asc"}
+_TABLES |= {".parquet", ".feather", ".arrow", ".jsonl", ".ndjson", ".json"}
 _TEXTS = {"readme", "license", "licence", "changelog", "notes"}  # files that are no tables
 _THINGS = ("movie", "film", "book", "item", "anime", "title", "product", "game", "meta")  # in the name of a table of what was rated
 
@@ -106,7 +93,7 @@ def read_ratings(
     DataError
         The file cannot be read, or a row is bad: says file, line, column, value and rule.
     """
-    how = How(None if columns is None else dict(_checked(columns)), drop_bad=drop_bad, not_rated=not_rated)
+    how = How(None if columns is None else dict(_as_mapping(columns)), drop_bad=drop_bad, not_rated=not_rated)
     if not isinstance(drop_bad, bool) or not (not_rated is None or type(not_rated) in (int, float)):
         raise DataError("drop_bad should be True or False, and not_rated a number.")
     try:
@@ -146,7 +133,7 @@ def peek(path: File | Any, columns: Columns | None = None) -> Preview:
     return Preview(roles.report(), sheet.sample[:5])
 
 
-def _checked(columns: Any) -> Columns:
+def _as_mapping(columns: Any) -> Columns:
     if isinstance(columns, Mapping):
         return columns
     raise DataError(f'columns should map roles to columns, such as {{"user": "reviewer", "movie": 2}}; this is {type(columns).__name__}.')

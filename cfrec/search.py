@@ -54,12 +54,6 @@ def search_movies(trained: TrainedModel, text: str, k: int = 10) -> pd.DataFrame
     return table.assign(score=scores)
 
 
-def find_movie(trained: TrainedModel, text: str) -> object:
-    """The one movie id a text stands for: the first of ``find_namesakes``, which raises NotFoundError."""
-    movie_id: object = find_namesakes(trained, text)["movie_id"].tolist()[0]
-    return movie_id
-
-
 def find_namesakes(trained: TrainedModel, text: str) -> pd.DataFrame:
     """The movies a text stands for: an exact title, an id, or a clear best match.
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _SAMPLE, _FEWEST, _MOST_CELLS = 1_000, 20, 200_000  # rows, and cells, that are looked at to tell what a table in memory is
 _HEAD = 1 << 20  # bytes in which rows are counted
 _TEXT = 4  # times its bytes: what decoding and cutting a text takes at most; an upper estimate
+_OBJECTS = 20  # times its bytes: what Python's own objects of JSON take at most
 _LARGEST_EXACT = 2.0**53  # integers beyond it are not all floats
 _ROW = 160  # bytes of memory that a row takes beside it
 
@@ -108,6 +109,7 @@ def _json_sheet(data: bytes, name: str) -> Sheet:
                 return _table_sheet(table, name, "line", line_of=lambda row: _line_of_row(data, row))
         except pa.ArrowException:  # a line is damaged, or a column holds values of several kinds
             pass
+    check_fits(_OBJECTS * len(data), name)
     rows: list[dict[str, Any]] = []
     lines: list[int] = []
     errors: list[RowError] = []

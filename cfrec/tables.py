@@ -18,6 +18,7 @@ import numpy as np
 
 from cfrec.errors import DataError
 from cfrec.layouts import COMMENT, Layout, csv_reader
+from cfrec.memory import check_fits
 from cfrec.pieces import for_each, slices
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 _BLOCK = 4 << 20  # bytes that a thread cuts in one go
 _PIECE = 16 << 20  # bytes
+_SLOW_TEXT, _SLOW_ROW, _SLOW_CELL = 6, 180, 100  # bytes of memory for a byte, a row and a cell that is cut slowly: upper estimates
 _MOST_SKIPPED = 10_000  # rows that are kept in mind
 _MOST_LINES = 500  # that a quoted cell may span where the file breaks the rules of CSV elsewhere
 _UNITS = "\x1f\x1e\x1d\x1c\x02\x01"  # one that is not in the text stands for "::", which pyarrow cannot cut at
@@ -236,11 +238,13 @@ def _cut_slowly(rows: _Rows, used: list[int]) -> Grid:
     import pyarrow as pa
 
     layout, name = rows.layout, rows.name
+    body = bytes(rows.data)
+    check_fits(_SLOW_TEXT * len(body) + (_SLOW_ROW + _SLOW_CELL * len(used)) * max(body.count(b"\n"), body.count(b"\r")), name)
     cells: list[list[str]] = [[] for _ in used]
     lines: list[int] = []
     errors: list[RowError] = []
     reasons: Counter[str] = Counter()
-    for line, text, row in _records(bytes(rows.data).decode("utf-8", "replace"), rows.separator, quoting=layout.quoting):
+    for line, text, row in _records(body.decode("utf-8", "replace"), rows.separator, quoting=layout.quoting):
         if isinstance(row, str) or len(row) != layout.n_fields:
             if _is_blank(text, rows.separator):
                 continue

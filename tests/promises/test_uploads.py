@@ -215,17 +215,19 @@ def test_the_check_is_not_blind(monkeypatch, bad_reader, n):
 MEASURE = """
 import io, random, sys
 import cfrec
-from cfrec import columns, ratings, sheets
+from cfrec import assembly, columns, ratings, sheets, tables
 
 def status(key):
     return next(int(line.split()[1]) << 10 for line in open("/proc/self/status") if line.startswith(key))
 
 cfrec.read_ratings(io.BytesIO(b"user,item,rating\\n1,2,3\\n"))
 row, n, whole = eval(sys.argv[1]), int(sys.argv[2]), random.Random(0).randint
-header = "user,item,rating,timestamp,title,genres".split(",")[: row(1, whole).count(",") + 1]
-upload = io.BytesIO("\\n".join([",".join(header), *(row(k, whole) for k in range(n))]).encode())
+first = row(1, whole)
+names = "user,item,rating,timestamp,title,genres".split(",")
+names = names[: first.count(",") + 1] if first.count(",") < 10 else ["user", *map("Film {}".format, range(first.count(",")))]
+upload = io.BytesIO("\\n".join([",".join(names)] * (first[0] != "{") + [row(k, whole) for k in range(n)]).encode())
 before, needed = status("VmRSS"), []
-for module in (sheets, columns, ratings):
+for module in (sheets, tables, columns, assembly, ratings):
     module.check_fits = lambda size, what: needed.append(status("VmRSS") - before + size)
 open("/proc/self/clear_refs", "w").write("5")
 cfrec.read_ratings(upload)
@@ -240,6 +242,9 @@ TABLES = {
     "a user a row": ("f'user-{k},m{r(1, 9_999)},{r(1, 5)},{r(0, 10**9)}'", 300_000),
     "titles": ("f'{k % 999},{k % 99},{r(1, 5)},7,\"Film {k % 99}, The (1999)\",Drama'", 300_000),
     "a title a row": ("f'{k % 999},{k},{r(1, 5)},{k},F{k},D'", 300_000),
+    "marks in titles": ("f'{k % 999},{k % 99},{r(1, 5)},7,A \"Film\" {k % 99},Drama'", 300_000),
+    "pivot": ("f'u{k},' + ','.join(str(r(0, 5)) for _ in range(200))", 10_000),
+    "objects": ("str({'user': r(1, 999), 'movie': r(1, 99), 'rating': r(1, 5)})", 300_000),
     "wide letters": ("f'🎬{r(1, 9_999)},m{r(1, 999)},{r(1, 5)}'", 300_000),
 }
 
