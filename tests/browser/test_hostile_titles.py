@@ -20,6 +20,7 @@ from cfrec.datasets import data_home
 from cfrec.packing import pack_model
 from cfrec.ratings import Source, build_ratings
 from tests.browser.test_journeys import CHART, choose, drawn_map, go_to
+from tests.browser.waiting import wait_until_drawn
 from tests.server import serve
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -156,8 +157,7 @@ def check(texts):
     """Check a page; returns the marks that were seen on it."""
 
     def check_page(page, *, least=0):
-        expect(page.get_by_test_id("stStatusWidget")).to_have_count(0)
-        expect(page.get_by_test_id("stSkeleton")).to_have_count(0)
+        wait_until_drawn(page)
         wrong, seen = what_went_wrong(page, texts)
         assert wrong == []
         assert len(seen) >= least
@@ -313,7 +313,7 @@ def test_models_with_hostile_names_and_data(visit, check, model, tmp_path):
 def test_addresses(query, open_page, check):
     for path in ("train", "similar", "models"):
         page = open_page(f"/{path}?{query}=%3Cimg src=hit.png onerror=window.hit=1%3E **b** $x$ [a](http://hit.invalid) :red[c] S7Z")
-        expect(page.get_by_test_id("stStatusWidget")).to_have_count(0)
+        wait_until_drawn(page)
         check(page)
         page.close()
 

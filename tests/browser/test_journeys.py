@@ -5,6 +5,8 @@ import re
 import pytest
 from playwright.sync_api import expect
 
+from tests.browser.waiting import wait_until_drawn
+
 pytestmark = pytest.mark.browser
 
 CHART = "[data-testid=stVegaLiteChart][aria-label*='average miss by round']"
@@ -20,8 +22,8 @@ def films(page):
     """Titles of the neighbours on the page of similar films."""
     titles = page.locator("[data-testid=stMain] strong")
     expect(page.get_by_role("button", name="Show similar")).to_have_count(10)
+    wait_until_drawn(page)
     expect(titles).to_have_count(10)
-    expect(page.get_by_test_id("stStatusWidget")).to_have_count(0)
     return titles.all_inner_texts()
 
 
@@ -152,7 +154,7 @@ def test_a_run_after_one_that_went_astray_can_be_seen(open_page, tmp_path):
     for value, end in (("1", "Nothing was learned:"), ("0.0015", "Done after 30 rounds")):
         step.fill(value)
         step.press("Enter")
-        expect(page.get_by_test_id("stStatusWidget")).to_have_count(0)
+        wait_until_drawn(page)
         train(page)
         expect(page.get_by_text(end)).to_be_visible()
         plot = page.locator(f"{CHART} svg .role-frame .background").first.bounding_box()
@@ -261,7 +263,7 @@ HOVERED = "() => [...document.querySelectorAll('.hovertext')].map(e => e.textCon
 def drawn_map(page):
     expect(page.locator(".js-plotly-plot .main-svg").first).to_be_visible()
     page.wait_for_function("document.querySelector('.js-plotly-plot')?._fullLayout?.scene?._scene?.glplot?.cameraParams !== undefined")
-    expect(page.get_by_test_id("stStatusWidget")).to_have_count(0)
+    wait_until_drawn(page)
 
 
 def names(page, x, y, title):

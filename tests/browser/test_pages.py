@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import expect
 
+from tests.browser.waiting import wait_until_drawn
+
 pytestmark = pytest.mark.browser
 
 PAGES = {  # address -> a heading on it, and what must have been drawn
@@ -25,8 +27,7 @@ def settle(page, name):
     heading, drawn = PAGES[name]
     expect(page.get_by_role("heading", name=heading).first).to_be_visible()
     expect(page.locator(drawn).first).to_be_visible()
-    expect(page.get_by_test_id("stStatusWidget")).to_have_count(0)
-    expect(page.get_by_test_id("stSkeleton")).to_have_count(0)
+    wait_until_drawn(page)
 
 
 @pytest.mark.parametrize(
