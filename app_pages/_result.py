@@ -97,21 +97,23 @@ def _decide(job: TrainingJob, new: cfrec.TrainedModel) -> None:
     problem = st.session_state.pop("_save_problem", None)
     if problem:
         st.error(problem)
-    name = st.text_input(
+    key = f"name-{job.id}"
+    st.text_input(
         "Name to store it under",
         f"{job.config.recipe} {datetime.fromtimestamp(job.created, UTC):%Y-%m-%d %H.%M.%S}",
-        key=f"name-{job.id}",
+        key=key,
         max_chars=64,
     )
     kind: Literal["primary", "secondary"] = "secondary" if new.advice else "primary"
     with st.container(horizontal=True):
-        st.button("Use this model", on_click=_accept, args=[new, name], type=kind, icon=":material/check:", key="accept")
+        st.button("Use this model", on_click=_accept, args=[new, key], type=kind, icon=":material/check:", key="accept")
         st.button("Keep the current one", on_click=kept.add, args=[job.id], key="keep", disabled=job.id in kept)
 
 
-def _accept(new: cfrec.TrainedModel, name: str) -> None:
+def _accept(new: cfrec.TrainedModel, key: str) -> None:
+    """Store a model under the name typed in the field of this key, as it is now: it may have changed since the button was drawn."""
     try:
-        folder = model_folder(state.MODELS, name.strip())
+        folder = model_folder(state.MODELS, st.session_state[key].strip())
         if model_stamp(folder) is None or state.load_stored(folder.name).version != new.version:
             cfrec.save_model(new, folder, overwrite=False)
     except cfrec.CfrecError as error:

@@ -82,7 +82,7 @@ def test_a_model_that_cannot_be_stored(unwritable, open_page, no_path, trained, 
     _stored.add(trained, "name")
     assert "could not be saved" in _stored.st.session_state["_models_problem"]
     assert str(unwritable) not in _stored.st.session_state["_models_problem"].replace("\\", "")
-    _result._accept(trained, "new")
+    _result._accept(trained, "name")
     assert "could not be saved" in _result.st.session_state["_save_problem"]
     assert str(unwritable) not in _result.st.session_state["_save_problem"].replace("\\", "")
 

@@ -91,7 +91,7 @@ def test_upload_train_accept_undo(open_page, blocks, table, models, no_data):
     assert figures["Average miss"] == f"{trained.metrics['rmse']:.3f} stars"
     assert figures["Best round"] == f"{trained.best_epoch} of 8"
     assert says(app, "were not tested on the same ratings")
-    app.text_input[0].set_value("blocks").run()
+    app.text_input[0].set_value("blocks")  # and the button at once: both reach the server together
     button(app, "Use this model").click().run()
     assert (models / "blocks" / "manifest.json").exists()
     assert state.load_stored("blocks").version == trained.version

@@ -19,8 +19,8 @@ import cfrec
 from cfrec.datasets import data_home
 from cfrec.packing import pack_model
 from cfrec.ratings import Source, build_ratings
-from tests.browser.test_journeys import CHART, choose, drawn_map, go_to
-from tests.browser.waiting import wait_until_drawn
+from tests.browser.test_journeys import CHART, choose, drawn_map
+from tests.browser.waiting import go_to, wait_until_drawn
 from tests.server import serve
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]

@@ -5,17 +5,12 @@ import re
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser.waiting import wait_until_drawn
+from tests.browser.waiting import go_to, wait_until_drawn
 
 pytestmark = pytest.mark.browser
 
 CHART = "[data-testid=stVegaLiteChart][aria-label*='average miss by round']"
 NEIGHBOURS = "[data-testid=stProgress]"
-
-
-def go_to(page, name):
-    """Switch to another page in the navigation."""
-    page.get_by_role("link", name=name, exact=True).first.click()
 
 
 def films(page):
@@ -98,6 +93,7 @@ def test_what_was_chosen_survives_a_page_change_and_a_reload(open_page):
     expect(page.get_by_role("heading", name="Star Wars (1977)")).to_be_visible()
     go_to(page, "Similar films")
     assert films(page) == chosen
+    expect(page).to_have_url(re.compile(r"film=50&genre=Comedy"))
     page.reload()
     assert films(page) == chosen
 
