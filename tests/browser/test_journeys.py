@@ -152,7 +152,7 @@ def test_a_run_after_one_that_went_astray_can_be_seen(open_page, tmp_path):
         step.press("Enter")
         wait_until_drawn(page)
         train(page)
-        expect(page.get_by_text(end)).to_be_visible()
+        expect(page.get_by_text(end)).to_be_visible(timeout=120_000)  # a run stands back where others want the processors
         plot = page.locator(f"{CHART} svg .role-frame .background").first.bounding_box()
         assert plot["height"] > 200  # it did not shrink to make room for what lies far above it
         lines = [line.bounding_box() for line in page.locator(f"{CHART} svg .mark-line path").all()]
