@@ -10,6 +10,7 @@ import logging
 from pathlib import Path
 
 from cfrec.errors import CfrecError
+from cfrec.folders import actual_place, model_places
 from cfrec.storage import delete_model, model_stamp, save_model, sweep
 from cfrec.trained import TrainedModel
 
@@ -81,8 +82,8 @@ class Checkpoint:
 
 def unfinished_runs(models: str | Path) -> list[Checkpoint]:
     """The runs that no process goes on with, the latest first. Cheap: no model is read."""
-    places = [path for path in (Path(models) / FOLDER).glob("[!.]*") if path.is_dir()]
-    found = [Checkpoint(models, path.name) for path in sorted(places, key=_last_change, reverse=True)]
+    places = sorted(model_places(Path(models) / FOLDER), key=_last_change, reverse=True)
+    found = [Checkpoint(models, place.name) for place in places]
     return [checkpoint for checkpoint in found if _is_abandoned(checkpoint)]
 
 
@@ -96,7 +97,7 @@ def sweep_checkpoints(models: str | Path) -> None:
 
 def _last_change(path: Path) -> float:
     try:
-        return path.stat().st_mtime
+        return actual_place(path).stat().st_mtime
     except OSError:  # dropped meanwhile
         return 0.0
 

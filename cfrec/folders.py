@@ -121,6 +121,16 @@ def _is_ours(hidden: Path, name: str) -> bool:
     return True
 
 
+def model_places(models: Path) -> list[Path]:
+    """Where the models of a folder are or belong, by name: also one that was moved aside and whose successor never took its place."""
+    try:
+        paths = [path for path in models.iterdir() if _may_be_folder(path)]
+        moved = [leftover.place for leftover in leftovers(models) if leftover.is_old]
+    except OSError:
+        return []
+    return sorted({path for path in paths if not path.name.startswith(".")}.union(moved))
+
+
 def sweep_up(models: Path, name: str | None = None) -> None:
     """Remove what dead writers left, and bring back a model whose successor never took its place. Raises OSError.
 
@@ -136,7 +146,7 @@ def sweep_up(models: Path, name: str | None = None) -> None:
             logger.info("what was left of the model %r stays: %s", place.name, error.strerror)
 
 
-def may_be_folder(path: Path) -> bool:
+def _may_be_folder(path: Path) -> bool:
     """Whether it is a folder, or a link that leads nowhere or where nobody may look: what was meant to be a model is not hidden."""
     try:
         return path.is_dir() or (path.is_symlink() and not path.exists())

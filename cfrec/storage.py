@@ -28,7 +28,7 @@ from cfrec.folders import (
     gone_place,
     is_model,
     leftovers,
-    may_be_folder,
+    model_places,
     new_folder,
     old_place,
     read_folder,
@@ -276,14 +276,7 @@ def _read(place: Path) -> tuple[Mapping[str, Any], TrainedModel]:
 @checked
 def list_models(folder: str | Path = "models") -> list[StoredModel]:
     """All models in a folder, by name. Those that cannot be loaded are listed too, with the reason."""
-    folder = Path(folder)
-    try:
-        paths = [path for path in folder.iterdir() if may_be_folder(path)]
-        moved = [leftover.place for leftover in leftovers(folder) if leftover.is_old]
-    except OSError:
-        return []
-    places = {path for path in paths if not path.name.startswith(".")}.union(moved)
-    return [entry for path in sorted(places) if (entry := _entry(path))]
+    return [entry for path in model_places(Path(folder)) if (entry := _entry(path))]
 
 
 def _entry(path: Path) -> StoredModel | None:

@@ -60,6 +60,16 @@ def test_a_process_that_is_killed_lets_go_of_its_run(unfinished, tmp_path):
     assert [c.run for c in unfinished_runs(tmp_path)] == ["a1"]
 
 
+def test_a_run_is_found_that_was_killed_while_one_checkpoint_took_the_place_of_another(unfinished, tmp_path):
+    leave(tmp_path, "a1", unfinished)
+    (tmp_path / ".unfinished" / "a1").rename(tmp_path / ".unfinished" / ".a1.old")
+    [found] = unfinished_runs(tmp_path)
+    assert found.run == "a1"
+    assert cfrec.load_model(found.folder).version == unfinished.version
+    found.drop()
+    assert unfinished_runs(tmp_path) == []
+
+
 def test_nothing_is_left_of_a_run_that_is_dropped(unfinished, tmp_path):
     checkpoint = Checkpoint(tmp_path, "a1")
     checkpoint.keep(unfinished)
