@@ -16,6 +16,8 @@ from pathlib import Path
 
 import psutil
 
+from app_pages._state import WITH_CFREC
+
 ROOT = Path(__file__).parent.parent
 _PATIENCE = 60  # seconds until healthy
 
@@ -68,7 +70,8 @@ def serve(
         More words for ``streamlit run``.
     """
     models, log, home = folder / "models", folder / "server.log", home or folder / "home"
-    shutil.copytree(ROOT / "models", models, dirs_exist_ok=True)
+    for name in WITH_CFREC:  # not those that were trained in this clone
+        shutil.copytree(ROOT / "models" / name, models / name, dirs_exist_ok=True)
     port = _free_port()
     command = [sys.executable, "-m", "streamlit", "run", str(script), "--server.port", str(port), "--server.headless", "true"]
     command += ["--server.address", "127.0.0.1", *options]

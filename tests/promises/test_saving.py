@@ -191,7 +191,8 @@ def limited():
 
 
 def child(code, *args, **how):
-    run = subprocess.run([sys.executable, "-c", code, *map(str, args)], capture_output=True, text=True, check=False, **how)
+    # -B: a child whose files may not grow would leave half of a compiled test behind, and the next child read it
+    run = subprocess.run([sys.executable, "-B", "-c", code, *map(str, args)], capture_output=True, text=True, check=False, **how)
     assert run.returncode == 0, run.stderr
     return run.stdout
 
